@@ -1,0 +1,161 @@
+"""How is a search put into words? What is about to be searched, and what was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from search.config import SearchConfig, to_yaml
+from search.ledger import Status, TrialRecord, rank
+from search.live import describe_params
+from search.results import RunPaths
+from search.space import Space
+
+if TYPE_CHECKING:
+    from search.session import Outcome
+
+SAMPLED_TRIALS = 5
+BEST_TRIALS = 10
+
+
+def describe_start(console: Console, config: SearchConfig, paths: RunPaths, *, resumed: bool) -> None:
+    """One line: what is searched, with which budget, into which folder."""
+    budget = config.budget
+    limits = [
+        f"{budget.trials} trials" if budget.trials else "",
+        f"{budget.epochs} epochs" if budget.epochs else "",
+        f"{budget.time_s:g} s" if budget.time_s else "",
+    ]
+    verb = "resuming" if resumed else "searching"
+    within = " / ".join(limit for limit in limits if limit) or "every combination"
+    console.print(f"{verb} [bold]{paths.name}[/bold]: {config.task.data.name}, {within}, in {_shown(paths)}")
+
+
+def describe_search(console: Console, config: SearchConfig) -> None:
+    """The resolved search, a few sampled trials, and every architecture's parameter count; nothing is trained."""
+    console.print("[bold]resolved search[/bold]")
+    console.print(to_yaml(config), markup=False)
+    _describe_space(console, Space(config.space))
+    _describe_samples(console, config)
+    _describe_architectures(console, config)
+
+
+def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, outcome: Outcome) -> None:
+    """What was found, how sure it is, where everything lies, and the commands that come next."""
+    ranked = [record for record in rank(outcome.records, metric=config.task.metric) if _usable(record)]
+    if ranked:
+        console.print(_best_trials(ranked[:BEST_TRIALS], config))
+    _describe_failures(console, outcome.records)
+    if outcome.test is not None:
+        low, high = outcome.test["interval95"]
+        console.print(
+            f"[bold green]test top-1 {outcome.test['top1']:.4f}[/bold green] "
+            f"(95 % interval {low:.4f} to {high:.4f}, {outcome.test['images']} images that the search never saw) "
+            f"with trial {outcome.test['trial']}"
+        )
+    if outcome.reason:
+        console.print(f"ended early: {outcome.reason}", markup=False)
+    if outcome.state == "failed":
+        console.print(f"[bold red]the search failed[/bold red]; the log is {_shown(paths)}/logs/search.log")
+    shown = _shown(paths)
+    commands = Table.grid(padding=(0, 2))
+    commands.add_row("everything", shown)
+    if outcome.state == "finished":
+        commands.add_row("predict", f"python -m search.predict {shown} IMAGE...")
+    commands.add_row("curves", f"tensorboard --logdir {shown}/trials")
+    commands.add_row("study", f"optuna-dashboard {shown}/study.log")
+    if outcome.state != "finished":
+        commands.add_row("resume", f"python -m search.run --resume {shown}")
+    console.print(commands)
+
+
+def _describe_space(console: Console, space: Space) -> None:
+    table = Table(title="space", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("parameter")
+    table.add_column("values")
+    for name, text in space.describe():
+        table.add_row(name, text)
+    console.print(table)
+    if space.num_combinations is not None:
+        console.print(f"{space.num_combinations:,} combinations")
+
+
+def _describe_samples(console: Console, config: SearchConfig) -> None:
+    """Trials as the sampler would begin: recipes first, then draws by the configured seed."""
+    import optuna
+
+    from search.study import build_sampler, enqueue_recipes
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = Space(config.space)
+    study = optuna.create_study(sampler=build_sampler(config.sampler, trials_so_far=0))
+    enqueue_recipes(study, config.start_from, space)
+    table = Table(title="first trials", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in space.searched:
+        table.add_column(name)
+    for _ in range(SAMPLED_TRIALS):
+        params = space.suggest(study.ask())
+        table.add_row(*(_cell(params.get(name)) for name in space.searched))
+    console.print(table)
+
+
+def _describe_architectures(console: Console, config: SearchConfig) -> None:
+    from search.preflight import check_search
+
+    found = check_search(config)
+    table = Table(title="architectures", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("name")
+    table.add_column("parameters", justify="right")
+    for arch, count in found.num_parameters.items():
+        table.add_row(arch, f"{count:,}")
+    console.print(table)
+    height, width, channels = found.data.images.shape[1:]
+    splits = found.splits
+    console.print(
+        f"images: {height}x{width}, {channels} channel(s), {len(found.data.class_names)} classes; "
+        f"{len(splits.train):,} train, {len(splits.val):,} val, {len(splits.test):,} test"
+    )
+
+
+def _best_trials(records: list[TrialRecord], config: SearchConfig) -> Table:
+    table = Table(title="best trials, by validation", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("", justify="right")
+    table.add_column("trial", justify="right")
+    table.add_column(config.task.metric, justify="right")
+    table.add_column("epochs", justify="right")
+    table.add_column("ended")
+    table.add_column("parameters", overflow="fold")
+    for place, record in enumerate(records, start=1):
+        score = f"{record.score:.4f}"
+        ended = "done" if record.status is Status.COMPLETED else record.status.value
+        table.add_row(
+            str(place), str(record.number), score, str(record.epochs), ended, describe_params(record.params),
+            style="bold" if place == 1 else None,
+        )  # fmt: skip
+    return table
+
+
+def _describe_failures(console: Console, records: list[TrialRecord]) -> None:
+    causes = Counter((record.cause, record.message) for record in records if record.status is Status.FAILED)
+    for (cause, message), count in causes.most_common(5):
+        console.print(f"[red]{count} failed[/red]", end=" ")
+        console.print(f"{cause}: {message}", markup=False)
+
+
+def _usable(record: TrialRecord) -> bool:
+    return record.score is not None and record.status is not Status.FAILED
+
+
+def _shown(paths: RunPaths) -> str:
+    """The run's folder as a person would type it."""
+    from pathlib import Path
+
+    root = paths.root
+    return str(root.relative_to(Path.cwd())) if root.is_relative_to(Path.cwd()) else str(root)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

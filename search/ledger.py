@@ -1,0 +1,108 @@
+"""What is known about each trial? One record a trial, read from the study or kept while the search runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from trainables.config import is_better
+
+
+class Status(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"  # early, by the trial scheduler
+    OUT_OF_BUDGET = "out of budget"  # was running when the search's budget ended
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the leaderboard shows it.
+
+    Attributes:
+        number: the trial's number in the study, from 0.
+        params: searched parameters only.
+        curve: the search metric after each epoch, keyed by epoch from 1.
+        score: the best value of the curve; None before the first epoch.
+        train_s: seconds spent in training and validation, without start-up and waiting.
+        cause: for a failed trial, the kind of failure; `message` says more.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    status: Status = Status.RUNNING
+    curve: Mapping[int, float] = field(default_factory=dict)
+    score: float | None = None
+    best_epoch: int | None = None
+    val_loss: float | None = None
+    train_s: float = 0.0
+    images_per_s: float | None = None
+    cause: str | None = None
+    message: str | None = None
+
+    @property
+    def epochs(self) -> int:
+        return max(self.curve, default=0)
+
+    def with_epoch(self, metrics: Mapping[str, float], *, metric: str) -> TrialRecord:
+        """The record after one more epoch; an epoch it has already leaves it as it is."""
+        epoch = int(metrics["epoch"])
+        if epoch in self.curve:
+            return self
+        best = int(metrics["best_epoch"]) == epoch
+        return replace(
+            self,
+            curve={**self.curve, epoch: metrics[metric]},
+            score=metrics["score"],
+            best_epoch=int(metrics["best_epoch"]),
+            val_loss=metrics["val_loss"] if best else self.val_loss,
+            train_s=self.train_s + metrics["train_s"] + metrics["val_s"],
+            images_per_s=metrics["images_per_s"],
+        )
+
+
+class Ledger:
+    """All records of a search; the searcher writes, the live view reads from its own thread."""
+
+    def __init__(self, *, metric: str) -> None:
+        self.metric = metric
+        self._records: dict[int, TrialRecord] = {}
+        self._lock = threading.Lock()
+
+    def put(self, record: TrialRecord) -> None:
+        with self._lock:
+            self._records[record.number] = record
+
+    def get(self, number: int) -> TrialRecord:
+        return self._records[number]
+
+    def records(self) -> list[TrialRecord]:
+        """All records, by trial number."""
+        with self._lock:
+            return sorted(self._records.values(), key=lambda record: record.number)
+
+    def best(self) -> TrialRecord | None:
+        """The leader among all that did not fail, running ones included."""
+        ranked = rank(self.records(), metric=self.metric)
+        return ranked[0] if ranked and ranked[0].score is not None else None
+
+
+def rank(records: list[TrialRecord], *, metric: str) -> list[TrialRecord]:
+    """Records from best to worst; failed ones and those without a score come last.
+
+    A tie in the metric goes to the lower validation loss, then to the earlier trial.
+    """
+    sign = -1.0 if is_better(1.0, 0.0, metric=metric) else 1.0
+
+    def key(record: TrialRecord) -> tuple[bool, float, float, int]:
+        unusable = record.score is None or record.status is Status.FAILED
+        score = 0.0 if record.score is None else sign * record.score
+        return unusable, score, float("inf") if record.val_loss is None else record.val_loss, record.number
+
+    return sorted(records, key=key)

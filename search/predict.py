@@ -1,0 +1,89 @@
+"""Which class does the best model of a run see in these images? `python -m search.predict RUN IMAGE...`"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from search.results import find_run
+from trainables.errors import DataError, VistuneError
+
+BATCH = 64
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints path, class and probability of every image, as tab-separated lines.
+
+    Returns:
+        0; 1 where some images could not be read (the others are classified); 2 for a run without a model.
+    """
+    parser = argparse.ArgumentParser(prog="python -m search.predict", description=__doc__)
+    parser.add_argument("run", help="the run's folder or name, for instance results/small_dataset-1")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    parser.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1...; by default a GPU where there is one")
+    parser.add_argument("--storage-path", type=Path, default=Path("results"), help="where runs lie (default results)")
+    options = parser.parse_args(arguments)
+    try:
+        return classify(
+            find_run(options.run, storage_path=options.storage_path).best_model,
+            list(_image_files(options.images)),
+            top=options.top,
+            device=options.device,
+        )
+    except VistuneError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def classify(model_folder: Path, images: list[Path], *, top: int, device: str | None) -> int:
+    """Classifies image files with an exported model and prints a line an image and class."""
+    import torch
+
+    from trainables.batches import Normalizer
+    from trainables.decode import decode_image
+    from trainables.exported import load_model
+
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    exported = load_model(model_folder, device=target)
+    normalize = Normalizer(exported.mean, exported.std, device=target)
+    writer = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
+    failed = 0
+    for start in range(0, len(images), BATCH):
+        decoded, paths = [], []
+        for path in images[start : start + BATCH]:
+            try:
+                pixels = decode_image(path, size=exported.image_size, channels=exported.in_chans)
+            except DataError as error:
+                print(error, file=sys.stderr)
+                failed += 1
+                continue
+            decoded.append(torch.from_numpy(pixels))
+            paths.append(path)
+        if not decoded:
+            continue
+        batch = torch.stack(decoded).permute(0, 3, 1, 2).to(target)
+        with torch.inference_mode():
+            probabilities = exported.model(normalize(batch)).float().softmax(dim=1)
+        best = probabilities.topk(min(top, len(exported.class_names)), dim=1)
+        for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
+            for value, index in zip(values, indices, strict=True):
+                writer.writerow([path, exported.class_names[index], f"{value:.4f}"])
+    return 1 if failed else 0
+
+
+def _image_files(paths: Iterable[Path]) -> Iterable[Path]:
+    from trainables.decode import IMAGE_SUFFIXES
+
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        else:
+            yield path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

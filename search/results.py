@@ -1,0 +1,119 @@
+"""Where does everything of a run lie? Every path is a named property of one object."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import ConfigError
+
+
+class RunPaths:
+    """The files of one run, all inside `results/<run>/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        """The search as it was resolved: the YAML with every default and override filled in."""
+        return self.root / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """What identifies the run: commit, versions, data fingerprint, seeds, hardware."""
+        return self.root / "environment.json"
+
+    @property
+    def splits(self) -> Path:
+        """Which image belongs to which split."""
+        return self.root / "splits.csv"
+
+    @property
+    def study(self) -> Path:
+        """The Optuna study, an append-only journal; the run's single source of truth."""
+        return self.root / "study.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the driver while it runs, so that two do not drive the same run."""
+        return self.root / ".lock"
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.root / "leaderboard.csv"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def trials(self) -> Path:
+        """A folder a trial: TensorBoard events, checkpoint, best weights."""
+        return self.root / "trials"
+
+    def trial(self, number: int) -> Path:
+        return self.trials / f"{number:04d}"
+
+    @property
+    def best_model(self) -> Path:
+        """The winner: weights, and what is needed to use them."""
+        return self.root / "best_model"
+
+    @property
+    def test(self) -> Path:
+        """The winner's one evaluation on the test split."""
+        return self.root / "test"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def log(self) -> Path:
+        """vistune's own log and all that Ray and Optuna print."""
+        return self.logs / "search.log"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's scratch folder; nothing in it is ever read back, and it goes when the run ends."""
+        return self.root / "logs" / "tune"
+
+
+def find_run(run: str, *, storage_path: Path) -> RunPaths:
+    """The run with that name under the storage path, or at that very path.
+
+    Raises:
+        ConfigError: if there is none; names the runs there are.
+    """
+    for candidate in (storage_path / run, Path(run)):
+        paths = RunPaths(candidate)
+        if paths.config.is_file():
+            return paths
+    known = sorted((path.parent for path in storage_path.glob("*/config.yaml")), key=lambda path: path.stat().st_mtime)
+    found = ", ".join(path.name for path in known[-8:]) or "none"
+    raise ConfigError(f"{run}: no such run under {storage_path}; runs there: {found}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, with a final newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically, as UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically: a reader finds the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)  # noqa: PTH105

@@ -1,0 +1,201 @@
+"""What did the person ask for? `python -m search.run SPACE.yaml`; the only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.errors import ConfigError, VistuneError
+
+if TYPE_CHECKING:
+    from search.config import SearchConfig
+    from search.live import LiveView
+    from search.results import RunPaths
+    from search.searcher import Halt
+
+SUCCESS, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+_EXAMPLES = """examples:
+  python -m search.run spaces/small_dataset.yaml
+  python -m search.run spaces/small_dataset.yaml -o budget.trials=20 -o space.lr=0.001 --name quick
+  python -m search.run spaces/small_dataset.yaml --dry-run
+  python -m search.run --resume quick
+
+exit status: 0 success, 1 the search failed, 2 something given is unusable, 130 interrupted"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = _parse(arguments)
+    try:
+        if options.schema:
+            return _print_schema()
+        if options.dry_run:
+            return _dry_run(options)
+        return _search(options)
+    except VistuneError as error:
+        print(error, file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("interrupted before the search began; nothing was changed", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.run",
+        description="Search for the best image classifier in a space of hyperparameters.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("space", nargs="?", type=Path, help="YAML file of the search space")
+    parser.add_argument(
+        "-o",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a field of the YAML by its dotted key; may be repeated",
+    )
+    parser.add_argument("--name", help="name of the run (default: the space's name and the time)")
+    parser.add_argument(
+        "--storage-path", type=Path, default=Path("results"), help="folder that holds runs (default: results)"
+    )
+    parser.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, else this machine)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run: its name or folder")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be searched, without training")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of space files, for editors")
+    options = parser.parse_args(arguments)
+    if options.schema:
+        return options
+    if options.resume and (options.space or options.overrides or options.name):
+        parser.error("--resume goes on with the run's own configuration: give no space, -o or --name with it")
+    if not options.resume and not options.space:
+        parser.error("give a space file, for instance spaces/small_dataset.yaml, or --resume RUN")
+    return options
+
+
+def _print_schema() -> int:
+    from search.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return SUCCESS
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    from search.console import open_console
+    from search.describe import describe_search
+
+    config, _ = _load(options)
+    describe_search(open_console(), config)
+    return SUCCESS
+
+
+def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
+    """The validated search and where its run lies; touches nothing on disk."""
+    from search.config import load_search
+    from search.results import RunPaths, find_run
+
+    if options.resume:
+        paths = find_run(options.resume, storage_path=options.storage_path)
+        return load_search(paths.config), paths
+    config = load_search(options.space, overrides=options.overrides)
+    name = options.name or f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigError(
+            f"--name: {name!r} is not a usable folder name; use letters, digits, dots, hyphens and underscores"
+        )
+    paths = RunPaths(options.storage_path / name)
+    if paths.root.exists():
+        raise ConfigError(
+            f"{paths.root}: a run of this name exists; go on with --resume {name}, or give another --name"
+        )
+    return config, paths
+
+
+def _search(options: argparse.Namespace) -> int:
+    config, paths = _load(options)
+    from search.console import libraries_to, open_console
+    from search.describe import describe_outcome, describe_start
+    from search.ledger import Ledger
+    from search.live import LiveView
+
+    console = open_console()
+    describe_start(console, config, paths, resumed=bool(options.resume))
+    from search.preflight import check_search
+
+    preflight = check_search(config)
+    from search.searcher import Halt
+    from search.session import held, prepare, run_session
+
+    halt, ledger = Halt(), Ledger(metric=config.task.metric)
+    with held(paths), _nothing_left_of_a_false_start(paths):
+        prepare(config, paths, preflight)
+        view = LiveView(console, config, ledger, title=paths.name)
+        try:
+            with libraries_to(paths.log), _ctrl_c_ends(halt, view), view:
+                outcome = run_session(config, paths, ledger=ledger, halt=halt, view=view, address=options.address)
+        except VistuneError:
+            raise
+        except Exception as error:
+            return _report_crash(error, paths)
+    describe_outcome(console, config, paths, outcome)
+    return {"finished": SUCCESS, "failed": FAILED, "interrupted": INTERRUPTED}[outcome.state]
+
+
+def _report_crash(error: Exception, paths: RunPaths) -> int:
+    """Says what broke without a wall of text; the traceback goes to the run's log."""
+    with paths.log.open("a", encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    told = str(error).strip().splitlines() or [""]
+    print(
+        f"the search broke: {type(error).__name__}: {told[-1]}\n"
+        f"the traceback is in {paths.log}; finished trials are kept: "
+        f"python -m search.run --resume {paths.root}",
+        file=sys.stderr,
+    )
+    return FAILED
+
+
+@contextmanager
+def _nothing_left_of_a_false_start(paths: RunPaths) -> Iterator[None]:
+    """Removes the folder of a run that turned out to be impossible before its first trial."""
+    try:
+        yield
+    except VistuneError:
+        if not paths.study.exists():
+            shutil.rmtree(paths.root, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _ctrl_c_ends(halt: Halt, view: LiveView) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the search at the next opportunity; a second one at once."""
+
+    def handle(signum: int, frame: object) -> None:
+        del signum, frame
+        if halt.requested:
+            raise KeyboardInterrupt
+        halt.because("interrupted", interrupted=True)
+        view.note("ending: what is finished is saved, running trials keep their last epoch")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

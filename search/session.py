@@ -1,0 +1,133 @@
+"""One session of a run, from its folder to its summary: prepare, search, evaluate the winner, write what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+
+from search.config import SearchConfig, to_yaml
+from search.final import evaluate_winner
+from search.ledger import Ledger, Status, TrialRecord
+from search.live import LiveView
+from search.preflight import Preflight, describe_run
+from search.report import write_leaderboard, write_summary
+from search.results import RunPaths, write_json, write_text
+from search.searcher import Halt
+from search.space import Space
+from search.tuner import run_trials, start_ray
+from trainables.data import write_splits
+from trainables.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended.
+
+    Attributes:
+        state: finished, interrupted or failed.
+        reason: why it ended early, where it did.
+        test: the winner's test metrics; None unless the search finished.
+    """
+
+    state: str
+    reason: str | None
+    records: list[TrialRecord]
+    test: dict[str, Any] | None
+
+
+@contextmanager
+def held(paths: RunPaths) -> Iterator[None]:
+    """Keeps every other driver off a run while this one works on it; a killed driver's hold ends with it.
+
+    Raises:
+        ConfigError: if another driver holds the run.
+    """
+    paths.root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"{paths.root}: another process is running this search; wait for it, or give --name for a run of its own"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def prepare(config: SearchConfig, paths: RunPaths, preflight: Preflight) -> None:
+    """Writes what identifies a run, or checks that a resumed run is still about the same images.
+
+    Raises:
+        DataError: if the images have changed since the run began.
+    """
+    if not paths.environment.is_file():
+        write_text(paths.config, to_yaml(config))
+        write_splits(paths.splits, preflight.splits, preflight.data)
+        write_json(paths.environment, describe_run(config, preflight))
+        return
+    environment = json.loads(paths.environment.read_text(encoding="utf-8"))
+    before, now = environment["data"]["fingerprint"], preflight.data.fingerprint
+    if before != now:
+        raise DataError(
+            f"{config.task.data.root or config.task.data.name}: the images are not those the run began with "
+            f"(fingerprint {now}, found {before} in {paths.environment}); restore them, or start a new run"
+        )
+    environment.setdefault("resumed", []).append(datetime.now(UTC).isoformat(timespec="seconds"))
+    write_json(paths.environment, environment)
+
+
+def run_session(
+    config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: Halt, view: LiveView, address: str | None
+) -> Outcome:
+    """Searches until the end or an interruption, and leaves the run's folder complete either way."""
+    view.note("starting Ray")
+    start_ray(config.resources, address=address)
+    try:
+        view.note("")
+        elapsed_s = run_trials(config, paths, ledger=ledger, halt=halt)
+        records = ledger.records()
+        state = _state(records, halt)
+        test = None
+        if state == "finished":
+            view.note("evaluating the winner on the test split")
+            test = _evaluate(config, paths, ledger)
+    finally:
+        ray.shutdown()
+    searched = Space(config.space).searched
+    write_leaderboard(paths.leaderboard, records, metric=config.task.metric, searched=list(searched))
+    write_summary(paths, config, records, state=state, reason=halt.reason, elapsed_s=elapsed_s, test=test)
+    return Outcome(state=state, reason=halt.reason, records=records, test=test)
+
+
+def _state(records: list[TrialRecord], halt: Halt) -> str:
+    if halt.interrupted:
+        return "interrupted"
+    usable = any(record.score is not None and record.status is not Status.FAILED for record in records)
+    return "finished" if usable and not halt.hopeless else "failed"
+
+
+def _evaluate(config: SearchConfig, paths: RunPaths, ledger: Ledger) -> dict[str, Any]:
+    """Runs where trials ran, so that the driver needs no accelerator of its own."""
+    best = ledger.best()
+    assert best is not None, "a finished search has a scored trial"
+    resources = config.resources
+    task = ray.remote(evaluate_winner).options(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)
+    found: dict[str, Any] = ray.get(
+        task.remote(
+            config.trial_config(best.params).model_dump(mode="json"),
+            number=best.number,
+            run=str(paths.root),
+            device="cuda" if resources.gpus_per_worker > 0 else "cpu",
+            num_threads=max(1, int(resources.cpus_per_worker)),
+        )
+    )
+    return found

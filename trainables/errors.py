@@ -1,0 +1,25 @@
+"""Every error that vistune raises on purpose; each message says where, what was found and what to do."""
+
+
+class VistuneError(Exception):
+    """Base of all deliberate errors; its text is meant for the person who runs the search."""
+
+
+class ConfigError(VistuneError):
+    """The configuration cannot be run as written; raised before any training."""
+
+
+class DataError(VistuneError):
+    """The images or their labels cannot be used as they lie on disk."""
+
+
+class ModelError(VistuneError):
+    """An architecture cannot be built for this task (unknown, too small an image, no weights)."""
+
+
+class DivergedError(VistuneError):
+    """Training produced a loss or metric that is NaN or infinite."""
+
+
+class CheckpointError(VistuneError):
+    """A checkpoint cannot be read, or does not belong to this trial."""
