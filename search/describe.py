@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search.config import SearchConfig, to_yaml
 from search.ledger import Status, TrialRecord, rank
-from search.live import describe_params
+from search.live import STATUS_NAMES, describe_params
 from search.results import RunPaths
 from search.space import Space
 
@@ -61,15 +62,14 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     if outcome.state == "failed":
         console.print(f"[bold red]the search failed[/bold red]; the log is {_shown(paths)}/logs/search.log")
     shown = _shown(paths)
-    commands = Table.grid(padding=(0, 2))
-    commands.add_row("everything", shown)
+    lines = [("everything", shown), ("curves", f"tensorboard --logdir {shown}/trials")]
+    lines.append(("study", f"optuna-dashboard {shown}/study.log"))
     if outcome.state == "finished":
-        commands.add_row("predict", f"python -m search.predict {shown} IMAGE...")
-    commands.add_row("curves", f"tensorboard --logdir {shown}/trials")
-    commands.add_row("study", f"optuna-dashboard {shown}/study.log")
-    if outcome.state != "finished":
-        commands.add_row("resume", f"python -m search.run --resume {shown}")
-    console.print(commands)
+        lines.append(("predict", f"python -m search.predict {shown} IMAGE..."))
+    else:
+        lines.append(("resume", f"python -m search.run --resume {shown}"))
+    for label, text in lines:  # never wrapped: they are there to be copied
+        console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)
 
 
 def _describe_space(console: Console, space: Space) -> None:
@@ -130,7 +130,7 @@ def _best_trials(records: list[TrialRecord], config: SearchConfig) -> Table:
     table.add_column("parameters", overflow="fold")
     for place, record in enumerate(records, start=1):
         score = f"{record.score:.4f}"
-        ended = "done" if record.status is Status.COMPLETED else record.status.value
+        ended = STATUS_NAMES[record.status]
         table.add_row(
             str(place), str(record.number), score, str(record.epochs), ended, describe_params(record.params),
             style="bold" if place == 1 else None,

@@ -19,6 +19,14 @@ from search.config import SearchConfig
 from search.ledger import Ledger, Status, TrialRecord
 from search.space import Space
 
+STATUS_NAMES = {
+    Status.RUNNING: "running",
+    Status.COMPLETED: "done",
+    Status.STOPPED: "stopped early",
+    Status.OUT_OF_BUDGET: "cut off by the budget",
+    Status.FAILED: "failed",
+}
+
 PLAIN_EVERY_S = 10.0
 REFRESH_PER_S = 4.0
 
@@ -165,15 +173,8 @@ def format_duration(seconds: float) -> str:
 
 
 def _counts(now: Progress) -> str:
-    names = {
-        Status.RUNNING: "running",
-        Status.COMPLETED: "done",
-        Status.STOPPED: "stopped early",
-        Status.OUT_OF_BUDGET: "cut off by the budget",
-        Status.FAILED: "failed",
-    }
     always = (Status.RUNNING, Status.COMPLETED, Status.STOPPED, Status.FAILED)
-    return ", ".join(f"{now.counts[s]} {name}" for s, name in names.items() if now.counts[s] or s in always)
+    return ", ".join(f"{now.counts[s]} {name}" for s, name in STATUS_NAMES.items() if now.counts[s] or s in always)
 
 
 def _of_budget(epochs: int, most: int | None) -> str:

@@ -56,7 +56,7 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
         decoded, paths = [], []
         for path in images[start : start + BATCH]:
             try:
-                pixels = decode_image(path, size=exported.image_size, channels=exported.in_chans)
+                pixels = decode_image(path, image_size=exported.image_size, channels=exported.in_chans)
             except DataError as error:
                 print(error, file=sys.stderr)
                 failed += 1
@@ -76,7 +76,7 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
 
 
 def _image_files(paths: Iterable[Path]) -> Iterable[Path]:
-    from trainables.decode import IMAGE_SUFFIXES
+    from trainables.sources import IMAGE_SUFFIXES
 
     for path in paths:
         if path.is_dir():

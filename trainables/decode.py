@@ -127,6 +127,24 @@ def decode_files(
     raise_problems(str(root), problems, remedy="some images cannot be read; replace or delete them, then start again")
 
 
+def decode_image(path: Path, *, image_size: int, channels: int) -> np.ndarray:
+    """One image as a trained model sees it: the same steps as for the images it was trained on.
+
+    Returns:
+        (image_size, image_size, channels) uint8, of its own memory.
+
+    Raises:
+        DataError: if the file cannot be read as an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return _pixels(image, channels=channels, image_size=image_size).copy()
+    except _decode_errors() as error:
+        raise DataError(f"{path}: cannot be read as an image ({_cause(error)})") from error
+
+
 def resize_arrays(images: np.ndarray, out: np.ndarray, *, progress: Progress | None = None) -> None:
     """Brings decoded images to the size of `out`; a plain copy where they have it.
 

@@ -15,8 +15,9 @@ class SmallCNN(nn.Module):
 
     Made for sides from 8 to 64 pixels; it takes any. Normalisation is by groups of channels rather than by batch: a
     result then depends neither on how a batch is cut into micro-batches nor on the number of workers. The convolutions
-    standardise their weights, without which group normalisation learnt far slower: after 5 epochs on 3,200 CIFAR-10
-    images validation top-1 was 0.54 with it, 0.37 to 0.39 without, 0.54 with batch normalisation.
+    standardise their weights, without which group normalisation learnt far slower: after 5 epochs on 4,000 CIFAR-10
+    images validation top-1 was 0.58 and 0.53 with it (two seeds), 0.37 to 0.39 without (one seed each of three
+    settings), 0.54 with batch normalisation (one seed).
 
     Args:
         dropout: probability before the linear classifier, in [0, 1).
@@ -51,7 +52,8 @@ class StandardizedConv2d(nn.Conv2d):
         rows = self.weight.reshape(1, self.out_channels, -1)
         # batch_norm over a batch of one is the standardisation of each row, in one kernel.
         weight = F.batch_norm(rows, None, None, training=True).view_as(self.weight)
-        return self._conv_forward(input, weight, self.bias)
+        convolved: Tensor = self._conv_forward(input, weight, self.bias)
+        return convolved
 
 
 def _block(in_chans: int, out_chans: int) -> tuple[nn.Module, ...]:

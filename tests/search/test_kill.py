@@ -1,0 +1,89 @@
+"""`kill -9` of the driver, at moments drawn by seed, and a resume after each."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from tests.search.cli import finish, run, start, trials_of, wait_until, write_space
+from trainables.checkpoint import TrialFiles, load_checkpoint
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+KILLS = 3
+TRIALS = 12
+
+
+def outcomes(run_dir: Path) -> dict[int, Any]:
+    """What is on record of every finished trial."""
+    return {
+        trial.number: (trial.state, trial.params, trial.intermediate_values, trial.value)
+        for trial in trials_of(run_dir)
+        if trial.state.is_finished() and "not_run" not in trial.user_attrs
+    }
+
+
+def epochs_in_checkpoints(run_dir: Path) -> dict[int, int]:
+    """Epochs that running trials have saved, by trial."""
+    saved = {}
+    for trial in trials_of(run_dir):
+        if trial.state is TrialState.RUNNING:
+            path = TrialFiles(run_dir / "trials" / f"{trial.number:04d}").checkpoint
+            state = load_checkpoint(path, device=torch.device("cpu"))
+            saved[trial.number] = state["epoch"] if state else 0
+    return saved
+
+
+def first_logged(run_dir: Path, number: int) -> dict[int, float]:
+    """Wall-clock time at which each epoch of a trial was first trained, from its TensorBoard files."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    times: dict[int, float] = {}
+    for path in sorted((run_dir / "trials" / f"{number:04d}").glob("events.*")):
+        for event in EventFileLoader(str(path)).Load():
+            if any(value.tag == "loss/train" for value in event.summary.value):
+                assert event.step not in times, f"epoch {event.step} of trial {number} was trained twice"
+                times[event.step] = event.wall_time
+    return times
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_three_kills_lose_nothing(tmp_path: Path, seed: int) -> None:
+    moments = random.Random(seed)
+    run_dir = tmp_path / "results" / "killed"
+    space = write_space(tmp_path, scheduler={"max_epochs": 9, "grace_period": 1}, budget={"trials": TRIALS})
+    process = start(space, "--name", "killed", "--storage-path", tmp_path / "results")
+    saved: dict[int, int] = {}
+    for kill in range(KILLS):
+        finished_before = len(outcomes(run_dir))
+        wait_until(lambda before=finished_before: len(outcomes(run_dir)) > before + 1)  # type: ignore[misc]
+        time.sleep(moments.uniform(0, 1.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        time.sleep(3)  # Ray's processes follow the driver into death
+        kept, saved = outcomes(run_dir), epochs_in_checkpoints(run_dir)
+        process = start("--resume", run_dir)
+        if kill == KILLS - 1:
+            status, out, err = finish(process)
+            assert (status, err) == (0, ""), out
+        else:
+            wait_until(lambda before=len(kept): len(outcomes(run_dir)) > before)  # type: ignore[misc]
+        after = outcomes(run_dir)
+        assert {number: after[number] for number in kept} == kept, "a finished trial changed"
+
+    final = outcomes(run_dir)
+    assert len(final) == TRIALS
+    assert len({tuple(params.items()) for _, params, _, _ in final.values()}) == TRIALS, "a trial was run twice"
+    assert not [trial for trial in trials_of(run_dir) if trial.state is TrialState.RUNNING]
+    for number, (_, _, curve, _) in final.items():
+        assert sorted(curve) == list(range(1, max(curve) + 1)), "an epoch of a curve is missing"
+        first_logged(run_dir, number)  # no epoch was trained twice: each trial went on from its checkpoint
+    for number, epochs in saved.items():
+        assert max(final[number][2]) >= epochs
