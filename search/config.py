@@ -170,6 +170,15 @@ def load_search(path: Path, *, overrides: Sequence[str] = ()) -> SearchConfig:
     return config
 
 
+def with_absolute_root(config: SearchConfig) -> SearchConfig:
+    """The search with its images at an absolute path, so that it means the same from any working directory."""
+    data = config.task.data
+    if data.root is None:
+        return config
+    data = data.model_copy(update={"root": str(Path(data.root).expanduser().absolute())})
+    return config.model_copy(update={"task": config.task.model_copy(update={"data": data})})
+
+
 def to_yaml(config: SearchConfig) -> str:
     """The configuration with every default written out; `load_search` reads it back as an equal one."""
     return dump_yaml(config.model_dump())

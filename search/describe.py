@@ -130,7 +130,7 @@ def _best_trials(records: list[TrialRecord], config: SearchConfig) -> Table:
     table.add_column("parameters", overflow="fold")
     for place, record in enumerate(records, start=1):
         score = f"{record.score:.4f}"
-        ended = STATUS_NAMES[record.status]
+        ended = "interrupted" if record.status is Status.RUNNING else STATUS_NAMES[record.status]
         table.add_row(
             str(place), str(record.number), score, str(record.epochs), ended, describe_params(record.params),
             style="bold" if place == 1 else None,

@@ -103,13 +103,13 @@ def _dry_run(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
     """The validated search and where its run lies; touches nothing on disk."""
-    from search.config import load_search
+    from search.config import load_search, with_absolute_root
     from search.results import RunPaths, find_run
 
     if options.resume:
         paths = find_run(options.resume, storage_path=options.storage_path)
         return load_search(paths.config), paths
-    config = load_search(options.space, overrides=options.overrides)
+    config = with_absolute_root(load_search(options.space, overrides=options.overrides))
     name = options.name or f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(

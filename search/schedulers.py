@@ -44,11 +44,13 @@ class Rung:
     def admits(self, number: int, score: float) -> bool:
         """Records a trial's score and says whether it is among the best 1 / reduction_factor so far.
 
-        The first to arrive is; equal scores share a place.
+        The first to arrive is. Of equal scores the earlier keeps its place: on small validation splits many trials
+        tie, and letting all of them go on would spend the budget on what cannot be told apart.
         """
+        self.scores.pop(number, None)
+        ahead = sum(not is_better(score, other, metric=self._metric) for other in self.scores.values())
         self.scores[number] = score
-        better = sum(is_better(other, score, metric=self._metric) for other in self.scores.values())
-        return better < math.ceil(len(self.scores) / self._reduction_factor)
+        return ahead < math.ceil(len(self.scores) / self._reduction_factor)
 
 
 class FullScheduler(FIFOScheduler):  # type: ignore[misc]

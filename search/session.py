@@ -95,6 +95,8 @@ def run_session(
         view.note("")
         elapsed_s = run_trials(config, paths, ledger=ledger, halt=halt)
         records = ledger.records()
+        searched = Space(config.space).searched
+        write_leaderboard(paths.leaderboard, records, metric=config.task.metric, searched=list(searched))
         state = _state(records, halt)
         test = None
         if state == "finished":
@@ -102,8 +104,6 @@ def run_session(
             test = _evaluate(config, paths, ledger)
     finally:
         ray.shutdown()
-    searched = Space(config.space).searched
-    write_leaderboard(paths.leaderboard, records, metric=config.task.metric, searched=list(searched))
     write_summary(paths, config, records, state=state, reason=halt.reason, elapsed_s=elapsed_s, test=test)
     return Outcome(state=state, reason=halt.reason, records=records, test=test)
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from torch.optim import Optimizer
 from trainables.augment import build_augment
 from trainables.batches import EvalBatches, Normalizer, TrainBatches, channel_statistics
 from trainables.checkpoint import TrialFiles, load_checkpoint, save_checkpoint, save_weights
-from trainables.config import TrialConfig, is_better
-from trainables.data import load_data, make_splits
+from trainables.config import DataConfig, SplitConfig, TrialConfig, is_better
+from trainables.data import ImageData, Splits, load_data, make_splits
 from trainables.errors import CheckpointError, ConfigError, DivergedError
 from trainables.evaluate import correct_in_top, evaluate
 from trainables.losses import cross_entropy_sum
@@ -83,15 +84,14 @@ def start_trial(config: TrialConfig, runtime: Runtime) -> TrialState:
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
     device = runtime.device
-    data = load_data(config.data)
-    splits = make_splits(data, config.split)
+    data, splits, statistics = load_task(config.data, config.split)
     augment = build_augment(config, num_images=len(splits.train))
 
     torch.manual_seed(stream_seed(config.seed, Stream.INITIALISATION))
     in_chans, image_size = data.images.shape[3], data.images.shape[1]
     model = build_model(config, num_classes=len(data.class_names), in_chans=in_chans, image_size=image_size)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = input_statistics(config, channel_statistics(data.images, splits.train), in_chans)
+    mean, std = input_statistics(config, statistics, in_chans)
 
     trial = TrialState(
         config=config,
@@ -116,6 +116,14 @@ def start_trial(config: TrialConfig, runtime: Runtime) -> TrialState:
     restore(trial)
     trial.network = runtime.prepare_model(model)
     return trial
+
+
+@lru_cache(maxsize=2)
+def load_task(data: DataConfig, split: SplitConfig) -> tuple[ImageData, Splits, tuple[list[float], list[float]]]:
+    """Images, splits, and mean and deviation of the training images; kept for the next trial of this process."""
+    images = load_data(data)
+    splits = make_splits(images, split)
+    return images, splits, channel_statistics(images.images, splits.train)
 
 
 def train_one_epoch(trial: TrialState, *, epoch: int) -> EpochMetrics:

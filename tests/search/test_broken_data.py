@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.run import main
-from tests.images import make_class_folders
+from tests.images import write_classes
 from tests.search.cli import write_space
 
 
@@ -17,28 +17,28 @@ def missing(root: Path) -> None:
 
 
 def empty_class(root: Path) -> None:
-    make_class_folders(root, classes=("cat", "dog"))
+    write_classes(root, {"cat": 10, "dog": 10})
     (root / "eel").mkdir()
 
 
 def corrupt(root: Path) -> None:
-    make_class_folders(root, classes=("cat", "dog"))
+    write_classes(root, {"cat": 10, "dog": 10})
     (root / "cat" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
 
 
 def one_class(root: Path) -> None:
-    make_class_folders(root, classes=("cat",))
+    write_classes(root, {"cat": 10})
 
 
 def too_few(root: Path) -> None:
-    make_class_folders(root, classes=("cat", "dog"))
+    write_classes(root, {"cat": 10, "dog": 10})
     for image in sorted((root / "dog").iterdir())[1:]:
         image.unlink()
 
 
 def other_classes_in_test(root: Path) -> None:
-    make_class_folders(root / "train", classes=("cat", "dog"))
-    make_class_folders(root / "test", classes=("cat", "eel"))
+    write_classes(root / "train", {"cat": 10, "dog": 10})
+    write_classes(root / "test", {"cat": 10, "eel": 10})
 
 
 @pytest.mark.parametrize(

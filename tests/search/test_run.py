@@ -121,7 +121,9 @@ def test_predict_names_classes(finished: tuple[Path, str], tmp_path: Path) -> No
     assert all(0 <= float(row[2]) <= 1 for row in rows)
 
 
-def test_predict_goes_on_past_a_broken_image(finished: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_predict_goes_on_past_a_broken_image(
+    finished: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     from search.predict import main as predict
 
     (tmp_path / "broken.png").write_bytes(b"not an image")
@@ -165,7 +167,9 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_failing_trial_does_not_end_the_search(tmp_path: Path) -> None:
-    space = write_space(tmp_path, space=SPACE_WITH_FAILURES, sampler={"name": "random", "seed": 0}, budget={"trials": 6})
+    space = write_space(
+        tmp_path, space=SPACE_WITH_FAILURES, sampler={"name": "random", "seed": 0}, budget={"trials": 6}
+    )
     status, out, _ = run(space, "--name", "some", "--storage-path", tmp_path)
     assert status == 0
     summary = summary_of(tmp_path / "some")

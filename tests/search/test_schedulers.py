@@ -43,9 +43,11 @@ def test_between_rungs_nothing_is_stopped() -> None:
     assert scheduler.goes_on(1, epoch=2, score=0.0)
 
 
-def test_equal_scores_share_a_place() -> None:
+def test_of_equal_scores_the_earlier_keeps_its_place() -> None:
     scheduler = asha()
-    assert all(scheduler.goes_on(number, epoch=1, score=0.5) for number in range(5))
+    # The fourth arrival makes room for a second one, but those that came before it are ahead.
+    decisions = [scheduler.goes_on(number, epoch=1, score=0.5) for number in range(7)]
+    assert decisions == [True, False, False, False, False, False, False]
 
 
 def record(number: int, values: list[float], status: Status = Status.STOPPED) -> TrialRecord:
