@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 
-def open_console() -> Console:
+@contextmanager
+def open_console() -> Iterator[Console]:
     """A console on the process's present standard output, also while `libraries_to` is in force."""
-    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace", buffering=1)
-    return Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace", buffering=1) as stream:
+        yield Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
 
 
 @contextmanager

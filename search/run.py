@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 from trainables.errors import ConfigError, VistuneError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from search.config import SearchConfig
     from search.live import LiveView
     from search.results import RunPaths
     from search.searcher import Halt
+    from search.session import Outcome
 
 SUCCESS, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -97,7 +100,8 @@ def _dry_run(options: argparse.Namespace) -> int:
     from search.describe import describe_search
 
     config, _ = _load(options)
-    describe_search(open_console(), config)
+    with open_console() as console:
+        describe_search(console, config)
     return SUCCESS
 
 
@@ -110,7 +114,7 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
         paths = find_run(options.resume, storage_path=options.storage_path)
         return load_search(paths.config), paths
     config = with_absolute_root(load_search(options.space, overrides=options.overrides))
-    name = options.name or f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}" if options.name is None else options.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(
             f"--name: {name!r} is not a usable folder name; use letters, digits, dots, hyphens and underscores"
@@ -125,16 +129,29 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
 
 def _search(options: argparse.Namespace) -> int:
     config, paths = _load(options)
-    from search.console import libraries_to, open_console
+    from search.console import open_console
     from search.describe import describe_outcome, describe_start
+
+    with open_console() as console:
+        describe_start(console, config, paths, resumed=bool(options.resume))
+        try:
+            outcome = _run(config, paths, console=console, address=options.address)
+        except VistuneError:
+            raise
+        except Exception as error:
+            return _report_crash(error, paths)
+        describe_outcome(console, config, paths, outcome)
+    return {"finished": SUCCESS, "failed": FAILED, "interrupted": INTERRUPTED}[outcome.state]
+
+
+def _run(config: SearchConfig, paths: RunPaths, *, console: Console, address: str | None) -> Outcome:
+    from search.console import libraries_to
     from search.ledger import Ledger
     from search.live import LiveView
-
-    console = open_console()
-    describe_start(console, config, paths, resumed=bool(options.resume))
     from search.preflight import check_search
 
     preflight = check_search(config)
+    # Ray is imported only now: what is wrong with the images has been said by then.
     from search.searcher import Halt
     from search.session import held, prepare, run_session
 
@@ -142,19 +159,13 @@ def _search(options: argparse.Namespace) -> int:
     with held(paths), _nothing_left_of_a_false_start(paths):
         prepare(config, paths, preflight)
         view = LiveView(console, config, ledger, title=paths.name)
-        try:
-            with libraries_to(paths.log), _ctrl_c_ends(halt, view), view:
-                outcome = run_session(config, paths, ledger=ledger, halt=halt, view=view, address=options.address)
-        except VistuneError:
-            raise
-        except Exception as error:
-            return _report_crash(error, paths)
-    describe_outcome(console, config, paths, outcome)
-    return {"finished": SUCCESS, "failed": FAILED, "interrupted": INTERRUPTED}[outcome.state]
+        with libraries_to(paths.log), _ctrl_c_ends(halt, view), view:
+            return run_session(config, paths, ledger=ledger, halt=halt, view=view, address=address)
 
 
 def _report_crash(error: Exception, paths: RunPaths) -> int:
     """Says what broke without a wall of text; the traceback goes to the run's log."""
+    paths.logs.mkdir(parents=True, exist_ok=True)
     with paths.log.open("a", encoding="utf-8") as log:
         traceback.print_exception(error, file=log)
     told = str(error).strip().splitlines() or [""]

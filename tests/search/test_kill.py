@@ -12,7 +12,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from tests.search.cli import finish, run, start, trials_of, wait_until, write_space
+from tests.search.cli import finish, start, trials_of, wait_until, write_space
 from trainables.checkpoint import TrialFiles, load_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -28,6 +28,11 @@ def outcomes(run_dir: Path) -> dict[int, Any]:
         for trial in trials_of(run_dir)
         if trial.state.is_finished() and "not_run" not in trial.user_attrs
     }
+
+
+def wait_until_more(run_dir: Path, *, than: int) -> None:
+    """Waits until more trials than that have finished."""
+    wait_until(lambda: len(outcomes(run_dir)) > than)
 
 
 def epochs_in_checkpoints(run_dir: Path) -> dict[int, int]:
@@ -62,8 +67,7 @@ def test_three_kills_lose_nothing(tmp_path: Path, seed: int) -> None:
     process = start(space, "--name", "killed", "--storage-path", tmp_path / "results")
     saved: dict[int, int] = {}
     for kill in range(KILLS):
-        finished_before = len(outcomes(run_dir))
-        wait_until(lambda before=finished_before: len(outcomes(run_dir)) > before + 1)  # type: ignore[misc]
+        wait_until_more(run_dir, than=len(outcomes(run_dir)) + 1)
         time.sleep(moments.uniform(0, 1.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -74,7 +78,7 @@ def test_three_kills_lose_nothing(tmp_path: Path, seed: int) -> None:
             status, out, err = finish(process)
             assert (status, err) == (0, ""), out
         else:
-            wait_until(lambda before=len(kept): len(outcomes(run_dir)) > before)  # type: ignore[misc]
+            wait_until_more(run_dir, than=len(kept))
         after = outcomes(run_dir)
         assert {number: after[number] for number in kept} == kept, "a finished trial changed"
 

@@ -51,7 +51,7 @@ class Bench:
             scheduler=self.scheduler,
             halt=self.halt,
             make_config=lambda number, params: {"number": number, "params": dict(params)},
-            on_finish=lambda number: None,
+            on_finish=lambda _: None,
             max_trials=self.config.budget.trials,
             max_epochs=self.config.budget.epochs,
             max_concurrent=max_concurrent,
