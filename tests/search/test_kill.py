@@ -12,13 +12,13 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from tests.search.cli import finish, start, trials_of, wait_until, write_space
+from tests.search.cli import run, start, trials_of, wait_until, write_space
 from trainables.checkpoint import TrialFiles, load_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 KILLS = 3
-TRIALS = 12
+TRIALS = 24
 
 
 def outcomes(run_dir: Path) -> dict[int, Any]:
@@ -64,25 +64,24 @@ def test_three_kills_lose_nothing(tmp_path: Path, seed: int) -> None:
     moments = random.Random(seed)
     run_dir = tmp_path / "results" / "killed"
     space = write_space(tmp_path, scheduler={"max_epochs": 9, "grace_period": 1}, budget={"trials": TRIALS})
-    process = start(space, "--name", "killed", "--storage-path", tmp_path / "results")
-    saved: dict[int, int] = {}
-    for kill in range(KILLS):
-        wait_until_more(run_dir, than=len(outcomes(run_dir)) + 1)
-        time.sleep(moments.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    command: list[str | Path] = [space, "--name", "killed", "--storage-path", tmp_path / "results"]
+    kept: dict[int, Any] = {}
+    for _ in range(KILLS):
+        with start(*command) as process:
+            wait_until_more(run_dir, than=len(kept) + moments.randint(0, 3))
+            time.sleep(moments.uniform(0, 1))
+            process.send_signal(signal.SIGKILL)
         time.sleep(3)  # Ray's processes follow the driver into death
-        kept, saved = outcomes(run_dir), epochs_in_checkpoints(run_dir)
-        process = start("--resume", run_dir)
-        if kill == KILLS - 1:
-            status, out, err = finish(process)
-            assert (status, err) == (0, ""), out
-        else:
-            wait_until_more(run_dir, than=len(kept))
-        after = outcomes(run_dir)
-        assert {number: after[number] for number in kept} == kept, "a finished trial changed"
+        now = outcomes(run_dir)
+        assert len(now) < TRIALS, "the search was over before it could be killed"
+        assert {number: now[number] for number in kept} == kept, "a finished trial changed"
+        kept, saved = now, epochs_in_checkpoints(run_dir)
+        command = ["--resume", run_dir]
 
+    status, out, err = run(*command)
+    assert (status, err) == (0, ""), out
     final = outcomes(run_dir)
+    assert {number: final[number] for number in kept} == kept, "a finished trial changed"
     assert len(final) == TRIALS
     assert len({tuple(params.items()) for _, params, _, _ in final.values()}) == TRIALS, "a trial was run twice"
     assert not [trial for trial in trials_of(run_dir) if trial.state is TrialState.RUNNING]
