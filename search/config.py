@@ -114,22 +114,26 @@ class SearchConfig(Frozen):
         raise_problems(cls.__name__, across)
         return config
 
+    def shared_by_trials(self) -> dict[str, Any]:
+        """The fields of `TrialConfig` that are the same in every trial, as plain values."""
+        return {
+            **Space(self.space).fixed,
+            "data": self.task.data.model_dump(mode="json"),
+            "split": self.task.split.model_dump(mode="json"),
+            "metric": self.task.metric,
+            "augmentations": self.model_dump(mode="json")["augmentations"],
+            "max_epochs": self.scheduler.max_epochs,
+            "seed": self.sampler.seed,
+        }
+
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
         """What a trial with these parameters trains; fixed values need not be repeated.
 
         Raises:
             ConfigError: if the parameters are not those of a valid trial.
         """
-        shared = {
-            "data": self.task.data,
-            "split": self.task.split,
-            "metric": self.task.metric,
-            "augmentations": self.augmentations,
-            "max_epochs": self.scheduler.max_epochs,
-            "seed": self.sampler.seed,
-        }
         try:
-            return TrialConfig.model_validate({**Space(self.space).fixed, **params, **shared})
+            return TrialConfig.model_validate({**self.shared_by_trials(), **params})
         except ValidationError as error:
             told = (f"{dotted(loc) or 'trial'}: {text}" for loc, text in problems_of(error, TrialConfig))
             raise ConfigError("\n".join(told)) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from search.config import ResourcesConfig
+from search.results import RunPaths
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, VistuneError
 
@@ -20,44 +21,94 @@ CAUSE = "cause"
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What an actor is told: which trial, where its files lie, and on what it runs.
-
-    Attributes:
-        scratch_dir: for Ray Train's own bookkeeping, which nobody reads; what a resume needs is in `trial_dir`.
-    """
+    """What a worker is told: which trial, where its files lie, and on what it runs."""
 
     number: int
     trial_dir: str
-    scratch_dir: str
     trial: dict[str, Any]
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-
-    def as_config(self) -> dict[str, Any]:
-        """The task as Ray Tune carries it."""
-        return asdict(self)
-
-    @property
-    def num_threads(self) -> int:
-        return max(1, int(self.cpus_per_worker))
+    num_threads: int
 
 
-def run_in_actor(config: dict[str, Any]) -> None:
-    """The Tune function of a one-worker trial: trains in the actor that Tune gave it."""
+@dataclass(frozen=True)
+class Launch:
+    """What all trials of a search have in common; sent to an actor once, so that a trial is a number and parameters.
+
+    Attributes:
+        run: the run's folder.
+        shared: the fields of `TrialConfig` that are the same in all trials.
+    """
+
+    run: str
+    shared: dict[str, Any]
+    resources: ResourcesConfig
+
+    def task(self, number: int, params: Mapping[str, Any]) -> TrialTask:
+        return TrialTask(
+            number=number,
+            trial_dir=str(RunPaths(Path(self.run)).trial(number)),
+            trial={**self.shared, **params},
+            num_threads=max(1, int(self.resources.cpus_per_worker)),
+        )
+
+    def trainable(self) -> Callable[[dict[str, Any]], None]:
+        """The function that Tune calls with `{number, params}`."""
+        run_trial = run_on_worker_group if self.resources.workers > 1 else run_in_actor
+
+        def trial(config: dict[str, Any]) -> None:
+            task = self.task(config["number"], config["params"])
+            report_failure_of(lambda: run_trial(task, self), task)
+
+        return trial
+
+
+def run_in_actor(task: TrialTask, launch: Launch) -> None:
+    """A one-worker trial: trains in the actor that Tune gave it."""
+    del launch
     from trainables.ray_runtime import TuneRuntime
     from trainables.train import train
 
-    task = TrialTask(**config)
-    runtime = TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads)
-    trial_config = TrialConfig.model_validate(task.trial)
-    report_failure_of(lambda: train(trial_config, runtime), task)
+    config = TrialConfig.model_validate(task.trial)
+    train(
+        config,
+        TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads, max_epochs=config.max_epochs),
+    )
 
 
-def run_on_worker_group(config: dict[str, Any]) -> None:
-    """The Tune function of a trial with several workers: drives a Ray Train worker group and forwards its reports."""
+def run_on_worker_group(task: TrialTask, launch: Launch) -> None:
+    """A trial with several workers: drives a Ray Train worker group and forwards its reports."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    resources = launch.resources
+    per_worker = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        per_worker["GPU"] = resources.gpus_per_worker
+    TorchTrainer(
+        run_in_worker,
+        train_loop_config=asdict(task),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker
+        ),
+        run_config=ray.train.RunConfig(
+            # Ray Train's own bookkeeping goes to scratch; what a resume needs is written by `train`.
+            name=f"train-{task.number:04d}",
+            storage_path=str(RunPaths(Path(launch.run)).tune),
+            callbacks=[TuneReportCallback()],
+        ),
+    ).fit()
+
+
+def run_in_worker(config: dict[str, Any]) -> None:
+    """One worker of a Ray Train group."""
+    from trainables.ray_runtime import TrainRuntime
+    from trainables.train import train
+
     task = TrialTask(**config)
-    report_failure_of(lambda: _fit_worker_group(task), task)
+    train(
+        TrialConfig.model_validate(task.trial),
+        TrainRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
+    )
 
 
 def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
@@ -99,39 +150,6 @@ def root_cause(error: BaseException) -> BaseException:
     if isinstance(wrapped, BaseException) and not isinstance(error, VistuneError):
         return root_cause(wrapped)
     return error
-
-
-def _fit_worker_group(task: TrialTask) -> None:
-    import ray.train
-    from ray.train.torch import TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    resources = {"CPU": task.cpus_per_worker}
-    if task.gpus_per_worker:
-        resources["GPU"] = task.gpus_per_worker
-    trainer = TorchTrainer(
-        run_in_worker,
-        train_loop_config=task.as_config(),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=task.workers, use_gpu=task.gpus_per_worker > 0, resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"train-{task.number:04d}", storage_path=task.scratch_dir, callbacks=[TuneReportCallback()]
-        ),
-    )
-    trainer.fit()
-
-
-def run_in_worker(config: dict[str, Any]) -> None:
-    """One worker of a Ray Train group."""
-    from trainables.ray_runtime import TrainRuntime
-    from trainables.train import train
-
-    task = TrialTask(**config)
-    train(
-        TrialConfig.model_validate(task.trial),
-        TrainRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
-    )
 
 
 def concurrent_trials(resources: ResourcesConfig, *, cluster: dict[str, float]) -> int:

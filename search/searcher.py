@@ -58,11 +58,11 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     session left running are proposed first, under their old numbers.
 
     Args:
-        make_config: the Tune configuration for a trial's number and parameters.
         on_finish: called with a trial's number once its end is on record.
         max_trials: trials to run in all, over all sessions; None sets no limit.
         max_epochs: epochs to train in all; None sets no limit.
         max_concurrent: trials to run at a time.
+        ahead: trials to propose beyond those that run.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         *,
         scheduler: FullScheduler,
         halt: Halt,
-        make_config: Callable[[int, Mapping[str, Any]], dict[str, Any]],
         on_finish: Callable[[int], None],
         max_trials: int | None,
         max_epochs: int | None,
         max_concurrent: int,
+        ahead: int = 0,
         seed: int,
     ) -> None:
         super().__init__()
@@ -86,11 +86,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._ledger = ledger
         self._scheduler = scheduler
         self._halt = halt
-        self._make_config = make_config
         self._on_finish = on_finish
         self._max_trials = max_trials
         self._max_epochs = max_epochs
-        self._max_concurrent = max_concurrent
+        self._max_live = max_concurrent + ahead
         self._seed = seed
         self._live: dict[str, int] = {}
         self._interrupted: deque[int] = deque()
@@ -103,7 +102,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._halt.requested:
             return str(Searcher.FINISHED)
-        if len(self._live) >= self._max_concurrent:
+        if len(self._live) >= self._max_live:
             return None
         if self._interrupted:
             record = self._ledger.get(self._interrupted.popleft())
@@ -117,7 +116,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             self._num_trials += 1
         self._live[trial_id] = record.number
         self._ledger.put(record)
-        return self._make_config(record.number, record.params)
+        return {"number": record.number, "params": dict(record.params)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._add_epoch(self._live[trial_id], result)

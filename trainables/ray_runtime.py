@@ -17,14 +17,19 @@ from trainables.runtime import LocalRuntime, MetricValue
 
 
 class TuneRuntime(LocalRuntime):
-    """A whole trial inside its own Tune actor: on the actor's GPU where it was given one, else on the CPU."""
+    """A whole trial inside its own Tune actor: on the actor's GPU where it was given one, else on the CPU.
 
-    def __init__(self, *, trial_dir: Path, num_threads: int) -> None:
+    Args:
+        max_epochs: the report of this epoch tells Tune that the trial is done, which spares it a round trip to ask.
+    """
+
+    def __init__(self, *, trial_dir: Path, num_threads: int, max_epochs: int) -> None:
+        self._max_epochs = max_epochs
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         super().__init__(trial_dir=trial_dir, device=device, num_threads=num_threads)
 
     def report(self, metrics: Mapping[str, MetricValue]) -> None:
-        ray.tune.report(dict(metrics))
+        ray.tune.report({**metrics, "done": metrics["epoch"] == self._max_epochs})
 
 
 class TrainRuntime:

@@ -201,15 +201,22 @@ def keep(trial: TrialState, metrics: EpochMetrics) -> None:
 
 
 def snapshot(trial: TrialState) -> dict[str, Any]:
-    """Everything that continuing needs. Schedule and random streams are functions of seed and epoch alone."""
-    return {
+    """Everything that continuing needs. Schedule and random streams are functions of seed and epoch alone.
+
+    After the last epoch nothing is left to continue: then the history is enough, for a report that was lost.
+    """
+    state: dict[str, Any] = {
         "config_digest": config_digest(trial.config),
         "seed": trial.config.seed,
         "epoch": len(trial.history),
+        "history": trial.history,
+    }
+    if len(trial.history) == trial.config.max_epochs:
+        return state
+    return state | {
         "model": trial.model.state_dict(),
         "optimizer": trial.optimizer.state_dict(),
         "scaler": trial.precision.scaler.state_dict(),
-        "history": trial.history,
     }
 
 
@@ -229,10 +236,11 @@ def restore(trial: TrialState) -> None:
         raise CheckpointError(
             f"{path}: written under another configuration of this trial; delete it to train the trial anew"
         )
-    trial.model.load_state_dict(state["model"])
-    trial.optimizer.load_state_dict(state["optimizer"])
-    trial.precision.scaler.load_state_dict(state["scaler"])
     trial.history = state["history"]
+    if "model" in state:
+        trial.model.load_state_dict(state["model"])
+        trial.optimizer.load_state_dict(state["optimizer"])
+        trial.precision.scaler.load_state_dict(state["scaler"])
 
 
 def config_digest(config: TrialConfig) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any, BinaryIO
 
-from torch.utils.tensorboard import FileWriter, SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
 from trainables.config import Hyperparameters, TrialConfig
@@ -26,30 +32,37 @@ TAGS = {
 class TrialLog:
     """Writes event files under `trial_dir`; does nothing when it is None (other ranks, plain scripts).
 
+    An epoch is one record, on disk when `add_epoch` returns. torch's SummaryWriter keeps a thread and a queue for each
+    file, which cost a small trial a tenth of its time.
+
     Args:
         first_epoch: epochs already logged by an earlier attempt; anything later in its files is superseded.
     """
 
     def __init__(self, trial_dir: Path | None, config: TrialConfig, *, first_epoch: int = 0) -> None:
-        self._writer: SummaryWriter | None = None
+        self._file: BinaryIO | None = None
         if trial_dir is None:
             return
-        purge_step = first_epoch + 1 if first_epoch else None
-        self._writer = SummaryWriter(str(trial_dir), purge_step=purge_step, max_queue=1000)
-        self._file: FileWriter = self._writer._get_file_writer()  # type: ignore[no-untyped-call]
+        trial_dir.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = _create(trial_dir, name)
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if first_epoch:
+            self._write(step=first_epoch + 1, session_log=SessionLog(status=SessionLog.START))
         values = config.model_dump(include=set(Hyperparameters.model_fields))
         plain = {name: "none" if value is None else value for name, value in values.items()}
         experiment, start, self._end = hparams(plain, {TAGS[config.metric]: 0.0})  # type: ignore[no-untyped-call]
-        self._file.add_summary(experiment)
-        self._file.add_summary(start)
+        self._write(summary=experiment)
+        self._write(summary=start)
 
     def add_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Logs one epoch, counted from 1."""
-        if self._writer is None:
+        if self._file is None:
             return
-        for name, tag in TAGS.items():
-            if name in metrics:
-                self._writer.add_scalar(tag, metrics[name], epoch)
+        values = [Summary.Value(tag=tag, simple_value=metrics[name]) for name, tag in TAGS.items() if name in metrics]
+        self._write(step=epoch, summary=Summary(value=values))
+        self._file.flush()
 
     def __enter__(self) -> TrialLog:
         return self
@@ -57,6 +70,19 @@ class TrialLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._file.add_summary(self._end)
-            self._writer.close()
+        if self._file is not None:
+            self._write(summary=self._end)
+            self._file.close()
+
+    def _write(self, **event: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+
+
+def _create(folder: Path, name: str) -> BinaryIO:
+    """A new file of that name, numbered if another attempt in the same second took it."""
+    attempt = 0
+    while True:
+        try:
+            return (folder / f"{name}.{attempt}").open("xb")
+        except FileExistsError:
+            attempt += 1

@@ -50,7 +50,6 @@ class Bench:
             self.ledger,
             scheduler=self.scheduler,
             halt=self.halt,
-            make_config=lambda number, params: {"number": number, "params": dict(params)},
             on_finish=lambda _: None,
             max_trials=self.config.budget.trials,
             max_epochs=self.config.budget.epochs,
