@@ -31,7 +31,7 @@ def test_a_search_on_cifar_photographs(tmp_path: Path) -> None:
             "augment": {"type": "categorical", "values": ["basic", "flips"]},
         },
         augmentations={"flips": ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.3}}]},
-        scheduler={"max_epochs": 4, "grace_period": 2, "reduction_factor": 2},
+        scheduler={"max_epochs": 3, "grace_period": 2, "reduction_factor": 2},
         budget={"trials": 4},
         start_from=[{"arch": "test_resnet", "lr": 0.005, "augment": "basic"}],
     )
