@@ -14,6 +14,7 @@ from trainables.config import is_better
 class Status(StrEnum):
     """Where a trial stands."""
 
+    WAITING = "waiting"  # proposed ahead, for the next actor that is free
     RUNNING = "running"
     COMPLETED = "completed"
     STOPPED = "stopped"  # early, by the trial scheduler
@@ -58,6 +59,7 @@ class TrialRecord:
         best = int(metrics["best_epoch"]) == epoch
         return replace(
             self,
+            status=Status.RUNNING,
             curve={**self.curve, epoch: metrics[metric]},
             score=metrics["score"],
             best_epoch=int(metrics["best_epoch"]),
@@ -81,6 +83,10 @@ class Ledger:
 
     def get(self, number: int) -> TrialRecord:
         return self._records[number]
+
+    def drop(self, number: int) -> None:
+        with self._lock:
+            del self._records[number]
 
     def records(self) -> list[TrialRecord]:
         """All records, by trial number."""

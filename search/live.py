@@ -21,11 +21,14 @@ from search.space import Space
 
 STATUS_NAMES = {
     Status.RUNNING: "running",
+    Status.WAITING: "waiting",
     Status.COMPLETED: "done",
     Status.STOPPED: "stopped early",
     Status.OUT_OF_BUDGET: "cut off by the budget",
     Status.FAILED: "failed",
 }
+
+_UNFINISHED = (Status.RUNNING, Status.WAITING)
 
 PLAIN_EVERY_S = 10.0
 REFRESH_PER_S = 4.0
@@ -43,7 +46,7 @@ class Progress:
 
     @property
     def finished(self) -> int:
-        return sum(count for status, count in self.counts.items() if status is not Status.RUNNING)
+        return sum(count for status, count in self.counts.items() if status not in _UNFINISHED)
 
 
 class LiveView:
@@ -98,7 +101,7 @@ class LiveView:
         records = self._ledger.records()
         counts = Counter(record.status for record in records)
         elapsed = time.monotonic() - self._started
-        finished = len(records) - counts[Status.RUNNING]
+        finished = sum(record.status not in _UNFINISHED for record in records)
         return Progress(
             counts=counts,
             epochs=sum(record.epochs for record in records),
@@ -174,7 +177,11 @@ def format_duration(seconds: float) -> str:
 
 def _counts(now: Progress) -> str:
     always = (Status.RUNNING, Status.COMPLETED, Status.STOPPED, Status.FAILED)
-    return ", ".join(f"{now.counts[s]} {name}" for s, name in STATUS_NAMES.items() if now.counts[s] or s in always)
+    return ", ".join(
+        f"{now.counts[s]} {name}"
+        for s, name in STATUS_NAMES.items()
+        if s in always or (now.counts[s] and s is not Status.WAITING)
+    )
 
 
 def _of_budget(epochs: int, most: int | None) -> str:

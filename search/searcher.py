@@ -89,6 +89,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._on_finish = on_finish
         self._max_trials = max_trials
         self._max_epochs = max_epochs
+        self._max_concurrent = max_concurrent
         self._max_live = max_concurrent + ahead
         self._seed = seed
         self._live: dict[str, int] = {}
@@ -114,8 +115,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
                 return str(Searcher.FINISHED)
             record = proposed
             self._num_trials += 1
+        waits = len(self._live) >= self._max_concurrent
         self._live[trial_id] = record.number
-        self._ledger.put(record)
+        self._ledger.put(replace(record, status=Status.WAITING if waits else Status.RUNNING))
         return {"number": record.number, "params": dict(record.params)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -123,6 +125,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._live.pop(trial_id)
+        self._start_next()
         if error:
             self._fail(number, cause="worker died", message=_last_line(self._scheduler.errors.get(number, "")))
             return
@@ -140,10 +143,13 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._finish(replace(self._ledger.get(number), status=status))
 
     def end_running_trials(self) -> None:
-        """Closes what the end of the budget cut off, with the curve it had."""
+        """Closes what the end of the budget cut off, with the curve it had; what had not begun is taken back."""
         for record in self._ledger.records():
-            if record.status is Status.RUNNING:
+            if record.status is Status.RUNNING or (record.status is Status.WAITING and record.curve):
                 self._finish(replace(record, status=Status.OUT_OF_BUDGET))
+            elif record.status is Status.WAITING:
+                self._store.discard(record.number, reason="the budget ended before it began")
+                self._ledger.drop(record.number)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study on disk is always up to date."""
@@ -153,6 +159,14 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher with the Tuner; ours is never read back
+
+    def _start_next(self) -> None:
+        """The trial that was proposed ahead takes the actor that has become free."""
+        for number in self._live.values():
+            record = self._ledger.get(number)
+            if record.status is Status.WAITING:
+                self._ledger.put(replace(record, status=Status.RUNNING))
+                return
 
     def _take_up_earlier_trials(self) -> None:
         searched = set(self._space.searched)

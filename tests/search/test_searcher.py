@@ -32,7 +32,9 @@ CONTINUOUS = {"lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}, *
 class Bench:
     """A searcher over a study on disk, as `run_trials` wires it."""
 
-    def __init__(self, root: Path, space: dict[str, Any], *, max_concurrent: int = 2, **changes: Any) -> None:
+    def __init__(
+        self, root: Path, space: dict[str, Any], *, max_concurrent: int = 2, ahead: int = 0, **changes: Any
+    ) -> None:
         sections: dict[str, Any] = {
             "task": {"data": {"name": "digits"}},
             "space": space,
@@ -54,6 +56,7 @@ class Bench:
             max_trials=self.config.budget.trials,
             max_epochs=self.config.budget.epochs,
             max_concurrent=max_concurrent,
+            ahead=ahead,
             seed=self.config.sampler.seed,
         )
 
@@ -160,6 +163,20 @@ def test_epoch_budget_ends_the_search_and_closes_what_ran(tmp_path: Path) -> Non
     bench.searcher.end_running_trials()
     assert bench.frozen(0).state is TrialState.PRUNED
     assert bench.store.records()[0].status is Status.OUT_OF_BUDGET
+
+
+def test_a_trial_proposed_ahead_waits_and_is_taken_back_at_the_end(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS, max_concurrent=1, ahead=1)
+    bench.suggest("a")
+    bench.suggest("b")
+    assert bench.suggest("c") is None
+    assert [record.status for record in bench.ledger.records()] == [Status.RUNNING, Status.WAITING]
+    bench.searcher.on_trial_complete("a", result=results([0.5])[0])
+    bench.suggest("c")
+    assert [record.status for record in bench.ledger.records()[1:]] == [Status.RUNNING, Status.WAITING]
+    bench.searcher.end_running_trials()
+    statuses = [record.status for record in bench.store.records()]
+    assert statuses == [Status.COMPLETED, Status.OUT_OF_BUDGET]  # the third was never run, and is not counted
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
