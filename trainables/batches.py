@@ -1,4 +1,4 @@
-"""Which images form a batch? Rows of the shared decoded images, in an order fixed by the seed alone."""
+"""Which images form a batch? Rows of a split, in an order fixed by the seed alone, varied and mixed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from trainables.augment import Augment
+from trainables.config import TrialConfig
 from trainables.data import ImageData
-from trainables.seeds import Stream, stream_seed
+from trainables.imbalance import epoch_order
+from trainables.mixing import Mix, draw_mix, mix_images, mix_targets
+from trainables.runtime import Runtime
 
 EVAL_BATCH_SIZE = 256
 
@@ -21,84 +24,90 @@ class Batch:
     """This rank's share of a batch.
 
     Attributes:
-        images: (B, C, H, W) uint8, channels-last in memory.
-        labels: (B,) int64.
+        images: (B, C, H, W) pixels from 0 to 255, uint8, or float32 where they are mixed; channels-last in memory.
+        targets: (B,) int64 classes, or (B, num_classes) float32 where they are mixed or multi-label.
         global_size: images in the batch over all ranks, B or more.
     """
 
     images: Tensor
-    labels: Tensor
+    targets: Tensor
     global_size: int
 
-
-class Normalizer:
-    """uint8 images to float32 with zero mean and unit variance per channel."""
-
-    def __init__(self, mean: list[float], std: list[float], *, device: torch.device) -> None:
-        self._mean = (torch.tensor(mean, device=device) * 255).view(1, -1, 1, 1)
-        self._inverse_std = 1 / (torch.tensor(std, device=device) * 255).view(1, -1, 1, 1)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return images.to(torch.float32).sub_(self._mean).mul_(self._inverse_std)
-
-
-def channel_statistics(images: np.ndarray, rows: np.ndarray, *, most: int = 10_000) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel in [0, 1], over at most `most` evenly spaced images.
-
-    Args:
-        images: (N, H, W, C) uint8.
-        rows: the images to use, int64; the training split, so that nothing leaks from the others.
-    """
-    step = max(1, len(rows) // most)
-    pixels = images[rows[::step]].reshape(-1, images.shape[-1])
-    mean = pixels.mean(axis=0, dtype=np.float64) / 255
-    std = pixels.std(axis=0, dtype=np.float64) / 255
-    return mean.tolist(), np.maximum(std, 1e-3).tolist()
+    def micro_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and targets, at most `size` at a time."""
+        for start in range(0, len(self.images), size):
+            yield self.images[start : start + size], self.targets[start : start + size]
 
 
 class TrainBatches:
-    """Shuffled, augmented training batches; every rank draws the same order and takes its rows of each batch.
+    """Shuffled, augmented, mixed training batches; every rank draws the same order and takes its rows of each batch.
 
-    The order depends on seed and epoch only, and an augmentation on seed, epoch and image: a trial sees the same
-    images whether it runs on one worker or on several, interrupted or not. The last incomplete batch is left out,
-    so that no step is taken on a handful of images; a split smaller than one batch is one batch.
+    The order depends on seed and epoch only, an augmentation on seed, epoch and place in the order, a mix on seed,
+    epoch and step: a trial sees the same images whether it runs on one worker or on several, interrupted or not. The
+    last incomplete batch is left out, so that no step is taken on a handful of images; a split smaller than one batch
+    is one batch.
     """
 
     def __init__(
-        self,
-        data: ImageData,
-        rows: np.ndarray,
-        *,
-        augment: Augment,
-        batch_size: int,
-        seed: int,
-        rank: int,
-        world_size: int,
-        device: torch.device,
+        self, data: ImageData, rows: np.ndarray, *, config: TrialConfig, augment: Augment, runtime: Runtime
     ) -> None:
         self._data = data
         self._rows = rows
+        self._labels = data.labels[rows]
+        self._config = config
         self._augment = augment
-        self._batch_size = min(batch_size, len(rows))
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self._device = device
+        self._batch_size = min(config.batch_size, len(rows))
+        self._runtime = runtime
 
     @property
     def steps_per_epoch(self) -> int:
         return len(self._rows) // self._batch_size
 
+    @property
+    def largest_share(self) -> int:
+        """Most images of a batch that this rank may get."""
+        return -(-self._batch_size // self._runtime.world_size)
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0."""
         self._augment.start_epoch(epoch)
-        order = np.random.default_rng(stream_seed(self._seed, Stream.ORDER, epoch)).permutation(len(self._rows))
-        for step in range(self.steps_per_epoch):
-            whole = order[step * self._batch_size : (step + 1) * self._batch_size]
-            share = whole[self._rank :: self._world_size]
-            images, labels = _take(self._data, self._rows[share], device=self._device)
-            images = self._augment(images, torch.from_numpy(share))
-            yield Batch(images=images, labels=labels, global_size=len(whole))
+        order = epoch_order(self._labels, config=self._config, epoch=epoch)
+        mixes = [self._mix(epoch, step) for step in range(self.steps_per_epoch)]
+        slots = [self._slots(step, mixed=mix is not None) for step, mix in enumerate(mixes)]
+        pixels = self._data.batches(
+            (self._rows[order[each]] for each in slots), num_threads=self._runtime.num_threads or 1
+        )
+        for images, each, mix in zip(pixels, slots, mixes, strict=True):
+            yield self._batch(images, self._labels[order[each]], each, mix)
+
+    def _mix(self, epoch: int, step: int) -> Mix | None:
+        _, height, width, _ = self._data.shape
+        return draw_mix(self._config, epoch=epoch, step=step, height=height, width=width)
+
+    def _slots(self, step: int, *, mixed: bool) -> np.ndarray:
+        """Places in the epoch's order of this rank's share; where it is mixed on several ranks, its partners follow.
+
+        The partner of an image is its mirror place in the global batch. It may belong to another rank, so each rank
+        makes the partners of its own images, and results do not depend on the number of ranks.
+        """
+        whole = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        rank, world_size = self._runtime.rank, self._runtime.world_size
+        share = whole[rank::world_size]
+        if not mixed or world_size == 1:
+            return share
+        return np.concatenate([share, whole[::-1][rank::world_size]])
+
+    def _batch(self, pixels: np.ndarray, labels: np.ndarray, slots: np.ndarray, mix: Mix | None) -> Batch:
+        images, targets = _to_device(pixels, labels, device=self._runtime.device)
+        images = self._augment(images, torch.from_numpy(slots))
+        if mix is not None:
+            alone = self._runtime.world_size == 1
+            share = len(slots) if alone else len(slots) // 2
+            partners = images.flip(0) if alone else images[share:]
+            partner_targets = targets.flip(0) if alone else targets[share:]
+            images = mix_images(images[:share], partners, mix)
+            targets = mix_targets(targets[:share], partner_targets, mix, num_classes=len(self._data.class_names))
+        return Batch(images=images, targets=targets, global_size=self._batch_size)
 
 
 class EvalBatches:
@@ -112,22 +121,27 @@ class EvalBatches:
         device: torch.device,
         rank: int = 0,
         world_size: int = 1,
+        num_threads: int = 1,
         batch_size: int = EVAL_BATCH_SIZE,
     ) -> None:
+        self.num_images = len(rows)
+        self.batch_size = batch_size
         self._data = data
         self._rows = rows[rank::world_size]
         self._device = device
-        self._batch_size = batch_size
+        self._num_threads = num_threads
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self._rows), self._batch_size):
-            yield _take(self._data, self._rows[start : start + self._batch_size], device=self._device)
+        chunks = [self._rows[start : start + self.batch_size] for start in range(0, len(self._rows), self.batch_size)]
+        for rows, pixels in zip(chunks, self._data.batches(chunks, num_threads=self._num_threads), strict=True):
+            yield _to_device(pixels, self._data.labels[rows], device=self._device)
 
 
-def _take(data: ImageData, rows: np.ndarray, *, device: torch.device) -> tuple[Tensor, Tensor]:
+def _to_device(pixels: np.ndarray, labels: np.ndarray, *, device: torch.device) -> tuple[Tensor, Tensor]:
     # (B, H, W, C) viewed as (B, C, H, W) is channels-last already: no copy is made for it.
-    images = torch.from_numpy(data.images[rows]).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(data.labels[rows])
+    images, targets = torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    if labels.ndim == 2:
+        targets = targets.float()
     if device.type == "cuda":
-        images, labels = images.pin_memory(), labels.pin_memory()
-    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        images, targets = images.pin_memory(), targets.pin_memory()
+    return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)

@@ -5,9 +5,8 @@ Both are written beside their target and moved over it, so a reader finds the ol
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainables.errors import CheckpointError
+from trainables.atomic_files import write_beside
+from trainables.errors import CheckpointError, first_line
 
 FORMAT = 1
 
@@ -45,7 +45,7 @@ class TrialFiles:
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Writes a trial's state: tensors, numbers, strings, and lists and mappings of them."""
-    _write_beside(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+    write_beside(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 
 def load_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any] | None:
@@ -62,7 +62,7 @@ def load_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any] | Non
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path}: the checkpoint cannot be read ({_first_line(error)}); delete it to train this trial anew"
+            f"{path}: the checkpoint cannot be read ({first_line(error)}); delete it to train this trial anew"
         ) from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
@@ -76,7 +76,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], *, metadata: Mapping
     """Writes a model's state dictionary as safetensors."""
     # safetensors refuses tensors that share storage (tied weights) and strided layouts such as channels-last.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    _write_beside(path, lambda temporary: save_file(plain, temporary, metadata=dict(metadata or {})))
+    write_beside(path, lambda temporary: save_file(plain, temporary, metadata=dict(metadata or {})))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -88,19 +88,5 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: the weights cannot be read ({_first_line(error)})") from error
+        raise CheckpointError(f"{path}: the weights cannot be read ({first_line(error)})") from error
     return weights
-
-
-def _write_beside(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 (named for what it does: atomic on one file system)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -2,53 +2,94 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-DatasetName = Literal["digits", "folder", "cifar10", "cifar100", "mnist", "fashion_mnist"]
+from trainables.hyperparameters import BUILTIN_AUGMENTATIONS, Frozen, Hyperparameters
+from trainables.metric_names import METRIC_MODES
 
-# Metrics a trial reports after every epoch on the validation split, and the direction that is better.
-METRIC_MODES: dict[str, Literal["max", "min"]] = {
-    "val_top1": "max",
-    "val_top5": "max",
-    "val_loss": "min",
-}
-
-BUILTIN_AUGMENTATIONS = ("none", "basic", "randaugment")
+DatasetName = Literal[
+    "digits", "folder", "imagenet", "csv", "huggingface", "inaturalist", "cifar10", "cifar100", "mnist", "fashion_mnist"
+]
 
 # One albumentations transform: its class name, or a mapping of the class name to its arguments.
 # `OneOf`, `SomeOf` and `Sequential` take `transforms`, a nested list of the same shape.
 AugmentationStep = str | dict[str, dict[str, Any]]
 
 
-class Frozen(BaseModel):
-    """Base of all configuration models: immutable, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 class DataConfig(Frozen):
     """Which images, and how they are decoded."""
 
-    name: DatasetName = Field(description="Data set: digits is embedded; folder is class folders under root.")
+    name: DatasetName = Field(
+        description="Data set: digits is embedded; folder is class folders under root; imagenet is train/ and val/ "
+        "of ImageNet under root, val/ being the test; csv is a table of paths and labels; huggingface is a data set "
+        "of the hub or on disk (extra `huggingface`); the others are torchvision's."
+    )
     root: str | None = Field(
         default=None,
         description="Folder of the images: CLASS/*.jpg, or train/ val/ test/ with class folders in each. "
-        "For torchvision's sets, where their files lie.",
+        "For csv, what its paths are relative to (by default its own folder). For torchvision's sets, where their "
+        "files lie. For huggingface, the data set's name or the folder it was saved to.",
+    )
+    csv: str | None = Field(
+        default=None, description="Table with a header for name: csv; a `split` column may say train, val or test."
+    )
+    image_column: str | None = Field(
+        default=None, description="Column of the images: of csv `path` by default, of huggingface `image`."
+    )
+    label_column: str | None = Field(default=None, description="Column of the class; `label` by default.")
+    label_columns: tuple[str, ...] | None = Field(
+        default=None, description="For multi-label data: a column of 0 and 1 for each label."
+    )
+    label_separator: str | None = Field(
+        default=None,
+        min_length=1,
+        description="For multi-label data: what stands between the labels in label_column, for instance |.",
+    )
+    version: str | None = Field(
+        default=None, description="Version of inaturalist, for instance 2021_train_mini; configuration of huggingface."
+    )
+    target: str | None = Field(
+        default=None,
+        description="What a class of inaturalist is: full (species), kingdom, phylum, class, order, family, genus; "
+        "in versions before 2021, super too.",
     )
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
         default=None,
         description="Side in pixels to which images are resized and centre-cropped; by default their own size.",
     )
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        default="bicubic", description="How images are resized to image_size."
+    )
+    loading: Literal["auto", "memory", "stream"] = Field(
+        default="auto",
+        description="memory decodes once into a file that all trials of a node share; stream decodes again in every "
+        "epoch; auto streams where the decoded images exceed half of the memory or the free disk.",
+    )
+    on_corrupt: Literal["fail", "skip"] = Field(
+        default="fail", description="Images that cannot be read: listed as an error before training, or left out."
+    )
     download: bool = Field(default=False, description="Let torchvision download its sets when they are missing.")
 
     @model_validator(mode="after")
-    def _folder_needs_root(self) -> DataConfig:
-        if self.name == "folder" and self.root is None:
-            raise ValueError("a class-folder data set needs `root`; add root: PATH/TO/IMAGES")
+    def _has_what_it_needs(self) -> DataConfig:
+        if self.name in ("folder", "imagenet", "huggingface") and self.root is None:
+            raise ValueError(f"a data set of name {self.name} needs `root`; add root: PATH/TO/IMAGES")
+        if self.name == "csv" and self.csv is None:
+            raise ValueError("a data set of name csv needs `csv`; add csv: PATH/TO/TABLE.csv")
+        if self.label_columns is not None and (self.label_column is not None or self.label_separator is not None):
+            raise ValueError(
+                "label_columns goes with neither label_column nor label_separator; keep what describes the table"
+            )
+        if (self.label_columns or self.label_separator) and self.name not in ("csv", "huggingface"):
+            raise ValueError(f"label_columns and label_separator are for csv and huggingface, found name {self.name}")
         return self
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.label_columns is not None or self.label_separator is not None
 
 
 class SplitConfig(Frozen):
@@ -69,45 +110,6 @@ class SplitConfig(Frozen):
         return self
 
 
-class Hyperparameters(Frozen):
-    """The searchable fields of a trial. A space may name any of them; the rest keep these defaults."""
-
-    arch: str = Field(
-        default="small_cnn",
-        description="Architecture: small_cnn, any timm name (resnet18, vit_tiny_patch16_224.augreg_in21k), "
-        "or torchvision/NAME.",
-    )
-    pretrained: bool = Field(default=False, description="Start from the architecture's published weights.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
-    batch_size: int = Field(default=64, ge=1, le=65536, description="Global batch size, over all workers.")
-    optimizer: Literal["sgd", "adamw"] = Field(default="adamw", description="sgd is with (Nesterov) momentum.")
-    lr: float = Field(default=1e-3, gt=0, le=10, description="Peak learning rate, reached after the warm-up.")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd; not used by adamw.")
-    weight_decay: float = Field(
-        default=1e-4, ge=0, le=1, description="Weight decay; not applied to biases and normalisation layers."
-    )
-    lr_schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="Cosine decays to 0 over max_epochs (SGDR without restarts, arXiv:1608.03983)."
-    )
-    warmup_epochs: float = Field(default=0.0, ge=0, description="Epochs of linear warm-up from 0 to lr.")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Label smoothing (arXiv:1512.00567).")
-    grad_clip_norm: float | None = Field(default=None, gt=0, description="Largest L2 norm of the gradient.")
-    augment: str = Field(
-        default="none", description="Augmentation: none, basic, randaugment, or a pipeline named in augmentations."
-    )
-    hflip: float = Field(
-        default=0.5, ge=0, le=1, description="Probability of a horizontal flip in basic and randaugment."
-    )
-    crop_padding: float = Field(
-        default=0.125, ge=0, le=0.5, description="Padding of the random crop, as a fraction of the image side."
-    )
-    randaugment_num_ops: int = Field(default=2, ge=1, le=8, description="Operations an image (N of arXiv:1909.13719).")
-    randaugment_magnitude: int = Field(default=9, ge=0, le=30, description="Magnitude (M of arXiv:1909.13719).")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="auto is bf16 on GPUs that have it, fp32 elsewhere; fp16 needs a GPU."
-    )
-
-
 class TrialConfig(Hyperparameters):
     """Everything `train` needs: the hyperparameters and what is the same for all trials of a search."""
 
@@ -118,6 +120,12 @@ class TrialConfig(Hyperparameters):
         default_factory=dict, description="albumentations pipelines by name, as lists of transforms."
     )
     max_epochs: int = Field(default=10, ge=1, description="Epochs that the learning-rate schedule spans.")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most images that a worker passes through the network at once; gradients of the rest of its share "
+        "of the batch are accumulated. By default as many as fit.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of initialisation, data order, augmentation and dropout.")
 
     @model_validator(mode="after")
@@ -131,13 +139,6 @@ class TrialConfig(Hyperparameters):
             raise ValueError(
                 f"warmup_epochs must be below max_epochs, got {self.warmup_epochs} of {self.max_epochs} epochs"
             )
+        if self.pretrained and self.weights is not None:
+            raise ValueError(f"pretrained: true and weights: {self.weights} exclude each other; keep one of them")
         return self
-
-
-def is_better(value: float, than: float | None, *, metric: str) -> bool:
-    """Whether a metric value improves on another; NaN never does, and anything finite improves on None."""
-    if not math.isfinite(value):
-        return False
-    if than is None:
-        return True
-    return value > than if METRIC_MODES[metric] == "max" else value < than

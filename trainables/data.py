@@ -1,56 +1,106 @@
-"""What does a trial learn from? Decoded images, kept once per node in a memory map, and their three splits."""
+"""What does a trial learn from? Images of one shape, decoded or streamed, with their labels."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import os
-import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from trainables.config import DataConfig, SplitConfig
-from trainables.decode import Progress, decode_files, inspect_files, resize_arrays
-from trainables.errors import DataError
-from trainables.sources import FREE, TEST, TRAIN, VAL, Listing, Source, find_source
-
-# Part of every cache key: raise it when decoding changes, so that older caches are not read.
-_CACHE_VERSION = 1
-_SPLIT_NAMES = ("train", "val", "test")
+from trainables.config import DataConfig
+from trainables.decode import Decoding, Progress
+from trainables.find_source import find_source
+from trainables.image_cache import CacheEntry, build_entry, cache_key, check_problems, choice_for, find_entry, is_ready
+from trainables.loading import Loading
+from trainables.metric_names import LabelKind
+from trainables.sources import Source
+from trainables.streaming import ImageStore, MemoryImages, StreamedImages
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """The decoded images of a task, shared by all trials of a node through a memory map.
+    """The images of a task, the same for all trials of a node.
 
     Attributes:
-        images: (N, H, W, C) uint8, read-only memory map; C is 1 for gray, 3 for RGB.
-        labels: (N,) int64, indices into class_names.
+        store: the images; see `take` and `batches`.
+        labels: (N,) int64, indices into class_names; for multi-label data (N, C) uint8 of 0 and 1.
         class_names: sorted for folders, in the data set's own order otherwise.
         given_split: (N,) int8; 0 train, 1 val, 2 test where the data set fixes it, -1 to be divided by fraction.
-        names: relative path of each image of a folder, else None.
-        fingerprint: hash of pixels, labels, class names and given splits, 16 hexadecimal digits.
+        names: relative path of each image of a folder or table, split and row of a table's images; else None.
+        fingerprint: hash of pixels, labels, class names and given splits, 16 hexadecimal digits; the same whether
+            images are kept or streamed, and wherever they lie.
+        pixel_sums: (N, 2, C) uint64, of each image and channel the sum of its values and that of their squares.
+        skipped: path and reason of each image left out because it cannot be read.
+        loading_reason: why the images are loaded as they are, as part of a sentence.
     """
 
-    images: np.ndarray
+    store: ImageStore
     labels: np.ndarray
     class_names: tuple[str, ...]
     given_split: np.ndarray
     names: tuple[str, ...] | None
     fingerprint: str
+    pixel_sums: np.ndarray
+    skipped: tuple[str, ...] = ()
+    loading_reason: str = ""
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C) of the images; C is 1 for gray, 3 for RGB."""
+        return self.store.shape
 
-@dataclass(frozen=True)
-class Splits:
-    """Row numbers of each split, int64, sorted; disjoint, and every row is in one of them."""
+    @property
+    def loading(self) -> Loading:
+        """Whether decoded images are kept in memory, or streamed."""
+        return self.store.loading
 
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
+    @property
+    def images(self) -> np.ndarray:
+        """(N, H, W, C) uint8, read-only memory map; only where images are not streamed."""
+        assert isinstance(self.store, MemoryImages), "streamed images have to be asked for with take or batches"
+        return self.store.images
+
+    @property
+    def kind(self) -> LabelKind:
+        """What the labels are, which decides the metrics."""
+        if self.labels.ndim == 2:
+            return "multilabel"
+        return "binary" if len(self.class_names) == 2 else "multiclass"
+
+    def batches(self, rows: Iterable[np.ndarray], *, num_threads: int = 1) -> Iterator[np.ndarray]:
+        """For each array of row numbers its images, in order; streamed images are decoded a few batches ahead.
+
+        The pixels do not depend on the number of threads. Threads end with the iterator, or when it is closed.
+
+        Args:
+            rows: (B,) int64 each; taken from the iterable a few batches ahead.
+            num_threads: threads that decode streamed images.
+
+        Returns:
+            (B, H, W, C) uint8 each, of their own memory.
+
+        Raises:
+            DataError: naming an image that cannot be read any more.
+        """
+        return self.store.batches(rows, num_threads=num_threads)
+
+    def take(self, rows: np.ndarray, *, num_threads: int = 1) -> np.ndarray:
+        """The images of some rows, (B, H, W, C) uint8, of their own memory. Raises as `batches` does."""
+        (images,) = self.batches([rows], num_threads=num_threads)
+        return images
+
+    def channel_statistics(self, rows: np.ndarray) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel in [0, 1] over all pixels of some images; nothing is decoded.
+
+        Args:
+            rows: the images to use, int64; the training split, so that nothing leaks from the others.
+        """
+        _, height, width, _ = self.shape
+        total, squares = self.pixel_sums[rows].sum(axis=0, dtype=np.float64) / (len(rows) * height * width)
+        deviation = np.sqrt(np.maximum(squares - total**2, 0))
+        return (total / 255).tolist(), np.maximum(deviation / 255, 1e-3).tolist()
 
 
 def cache_dir() -> Path:
@@ -62,7 +112,10 @@ def cache_dir() -> Path:
 
 
 def load_data(config: DataConfig, *, cache_root: Path | None = None, progress: Progress | None = None) -> ImageData:
-    """The images of a data set, decoded by the first process of a node that asks and mapped by all others.
+    """The images of a data set, all decoded once by the first process of a node that asks.
+
+    That finds those which cannot be read. The decoded images are kept for all processes to map, or thrown away where
+    images are streamed.
 
     Args:
         config: which images, and to which size they are brought.
@@ -72,172 +125,46 @@ def load_data(config: DataConfig, *, cache_root: Path | None = None, progress: P
     Raises:
         DataError: if the data set is missing, badly laid out, unreadable, or larger than the free disk space.
     """
+    source = find_source(config)
+    folder = (cache_root or cache_dir()) / cache_key(config, source)
+    entry = _obtain(config, source, folder, progress)
+    check_problems(config, source, entry.problems)
+    choice = choice_for(entry, config, folder)
+    if choice.loading == "memory" and entry.images is not None:
+        store: ImageStore = MemoryImages(entry.images)
+    else:
+        store = _stream(config, source, entry)
+    return ImageData(
+        store=store,
+        labels=entry.labels,
+        class_names=entry.class_names,
+        given_split=entry.given_split,
+        names=None if source.names is None else tuple(source.names[row] for row in entry.kept.tolist()),
+        fingerprint=entry.fingerprint,
+        pixel_sums=entry.pixel_sums,
+        skipped=tuple(str(problem) for problem in entry.problems),
+        loading_reason=choice.reason,
+    )
+
+
+def _obtain(config: DataConfig, source: Source, folder: Path, progress: Progress | None) -> CacheEntry:
     from filelock import FileLock
 
-    source = find_source(config)
-    root = cache_root or cache_dir()
-    folder = root / _cache_key(config, source)
-    if not folder.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{folder.name}.lock"):
-            if not folder.is_dir():  # another process may have built it while this one waited
-                _build_cache(config, source, folder, progress)
-    return _open_cache(folder, source)
+    entry = find_entry(folder)
+    if entry is None or not is_ready(entry, config, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{folder.name}.lock"):
+            entry = find_entry(folder)
+            if entry is None or not is_ready(entry, config, folder):  # another process may have built it meanwhile
+                build_entry(config, source, folder, progress)
+                entry = find_entry(folder)
+    assert entry is not None
+    return entry
 
 
-def make_splits(data: ImageData, split: SplitConfig) -> Splits:
-    """Divides the images into train, validation and test, class by class, fixed by the seed.
-
-    Given splits stay as they are. Where validation or test is not given, its fraction of the remaining images of
-    each class is drawn: the fraction of the class's images rounded half up, at least 1; where that would leave no
-    training image, the larger of the two gives one up.
-
-    Raises:
-        DataError: if a class has too few images to be in every split.
-    """
-    carved = [each for each in (VAL, TEST) if not (data.given_split == each).any()]
-    fractions = {VAL: split.val, TEST: split.test}
-    assigned = np.where(data.given_split == FREE, TRAIN, data.given_split)
-    free = data.given_split == FREE
-    _check_enough_images(data, free, num_parts=len(carved) + 1 if free.any() else 0)
-    rng = np.random.default_rng(split.seed)
-    for label in range(len(data.class_names)):
-        rows = rng.permutation(np.flatnonzero(free & (data.labels == label)))
-        counts = _share(len(rows), [fractions[each] for each in carved])
-        for each, count in zip(carved, counts, strict=True):
-            assigned[rows[:count]] = each
-            rows = rows[count:]
-    return Splits(*(np.flatnonzero(assigned == each).astype(np.int64) for each in (TRAIN, VAL, TEST)))
-
-
-def write_splits(path: Path, splits: Splits, data: ImageData) -> None:
-    """Writes a CSV with the columns row, split, label (the class's name) and name (the image's, where it has one)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", "split", "label", "name"])
-        for split in _SPLIT_NAMES:
-            for row in getattr(splits, split).tolist():
-                label = data.class_names[data.labels[row]]
-                writer.writerow([row, split, label, data.names[row] if data.names else ""])
-    temporary.replace(path)
-
-
-def read_splits(path: Path) -> Splits:
-    """The splits that `write_splits` wrote.
-
-    Raises:
-        DataError: if the file is missing or is not such a CSV.
-    """
-    rows: dict[str, list[int]] = {split: [] for split in _SPLIT_NAMES}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                rows[line["split"]].append(int(line["row"]))
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a splits file ({error!r}); start the search anew to write it") from error
-    return Splits(*(np.array(sorted(rows[split]), np.int64) for split in _SPLIT_NAMES))
-
-
-def _check_enough_images(data: ImageData, free: np.ndarray, *, num_parts: int) -> None:
-    counts = np.bincount(data.labels[free], minlength=len(data.class_names))
-    small = [f"{name} ({count})" for name, count in zip(data.class_names, counts, strict=True) if count < num_parts]
-    if small:
-        shown = ", ".join(small[:20]) + (f" and {len(small) - 20} more" if len(small) > 20 else "")
-        raise DataError(
-            f"splits: each class needs at least {num_parts} images to be in each of {num_parts} splits, "
-            f"too few in: {shown}; add images or remove the classes"
-        )
-
-
-def _share(count: int, fractions: list[float]) -> list[int]:
-    """How many of `count` images each fraction gets; see `make_splits` for the rounding."""
-    # Fractions of the written decimals: 0.15 of 10 is 1.5 and rounds to 2, which floats would miss at times.
-    shares = [max(1, int(Fraction(str(fraction)) * count + Fraction(1, 2))) for fraction in fractions]
-    while shares and sum(shares) >= count and max(shares) > 1:
-        shares[shares.index(max(shares))] -= 1
-    return shares
-
-
-def _cache_key(config: DataConfig, source: Source) -> str:
-    content = json.dumps([_CACHE_VERSION, config.name, config.image_size, source.identity])
-    return f"{config.name}-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}"
-
-
-def _build_cache(config: DataConfig, source: Source, folder: Path, progress: Progress | None) -> None:
-    """Decodes into a temporary folder that takes its final name when complete, so a killed builder harms nobody."""
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a builder that was killed; the lock is ours
-    temporary.mkdir()
-    try:
-        _write_cache(config, source, temporary, progress)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_cache(config: DataConfig, source: Source, folder: Path, progress: Progress | None) -> None:
-    listing = source.read()
-    if isinstance(listing.images, np.ndarray):
-        side = config.image_size
-        _, height, width, channels = listing.images.shape
-        shape = (height, width, channels) if side is None else (side, side, channels)
-    else:
-        shape = inspect_files(listing.images, root=source.where, image_size=config.image_size)
-    images = _allocate(folder / "images.npy", (len(listing.labels), *shape))
-    if isinstance(listing.images, np.ndarray):
-        resize_arrays(listing.images, images, progress=progress)
-    else:
-        decode_files(listing.images, images, root=source.where, image_size=config.image_size, progress=progress)
-    images.flush()
-    np.save(folder / "labels.npy", listing.labels)
-    np.save(folder / "given_split.npy", listing.given_split)
-    meta = {
-        "class_names": listing.class_names,
-        "fingerprint": _fingerprint(images, listing),
-        "data": config.model_dump(),
-    }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file of uint8 zeros, mapped for writing, its blocks reserved on disk.
-
-    Raises:
-        DataError: if the disk has too little room; without the reservation a full disk would kill the process.
-    """
-    needed = int(np.prod(shape, dtype=np.int64)) + 4096
-    free = shutil.disk_usage(path.parent).free
-    if needed > free * 0.98:
-        raise DataError(
-            f"{path.parents[1]}: decoded images need {needed / 2**30:.2f} GiB, only {free / 2**30:.2f} GiB are free; "
-            "set VISTUNE_CACHE to a larger disk, or task.data.image_size to a smaller side"
-        )
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return images
-
-
-def _fingerprint(images: np.ndarray, listing: Listing) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(json.dumps([images.shape, listing.class_names]).encode())
-    step = max(1, 2**24 // images[0].nbytes)
-    for start in range(0, len(images), step):
-        digest.update(images[start : start + step].tobytes())
-    digest.update(listing.labels.astype(np.int64).tobytes())
-    digest.update(listing.given_split.astype(np.int8).tobytes())
-    return digest.hexdigest()
-
-
-def _open_cache(folder: Path, source: Source) -> ImageData:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return ImageData(
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        labels=np.load(folder / "labels.npy"),
-        class_names=tuple(meta["class_names"]),
-        given_split=np.load(folder / "given_split.npy"),
-        names=source.names,
-        fingerprint=meta["fingerprint"],
-    )
+def _stream(config: DataConfig, source: Source, entry: CacheEntry) -> StreamedImages:
+    images = source.read().images
+    assert not isinstance(images, np.ndarray)  # what comes decoded is kept
+    _, height, width, channels = entry.shape
+    decoding = Decoding(channels, config.image_size, config.interpolation)
+    return StreamedImages(images, kept=entry.kept, shape=(height, width, channels), decoding=decoding)

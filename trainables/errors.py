@@ -23,3 +23,12 @@ class DivergedError(VistuneError):
 
 class CheckpointError(VistuneError):
     """A checkpoint cannot be read, or does not belong to this trial."""
+
+
+class OutOfMemoryError(VistuneError):
+    """Not even a micro-batch of one image fits into memory."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainables.batches import channel_statistics
+from trainables.atomic_files import write_beside
 from trainables.checkpoint import TrialFiles, load_weights, save_weights
 from trainables.config import TrialConfig
 from trainables.data import ImageData
 from trainables.errors import CheckpointError
-from trainables.models import build_model, input_statistics
+from trainables.metric_names import LabelKind
+from trainables.models import InputSpec, build_model, input_spec
+from trainables.preprocess import Preprocess
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -28,17 +29,23 @@ class ExportedModel:
     """A model ready to classify.
 
     Attributes:
-        model: in evaluation mode; takes (B, in_chans, image_size, image_size) float32, normalised.
-        mean, std: per channel, of pixel values in [0, 1].
+        model: in evaluation mode; takes (B, in_chans, spec.size, spec.size) float32, normalised.
+        preprocess: makes that input of pixels, (B, in_chans, image_size, image_size) uint8.
         class_names: in the order of the logits.
+        kind: what the logits mean: classes that exclude each other, or labels of their own.
+        image_size: side to which image files are resized and cropped first.
+        spec: what the network takes.
+        interpolation: how image files are resized.
     """
 
     model: nn.Module
-    mean: list[float]
-    std: list[float]
+    preprocess: Preprocess
     class_names: tuple[str, ...]
+    kind: LabelKind
     image_size: int
     in_chans: int
+    spec: InputSpec
+    interpolation: Literal["bilinear", "bicubic"]
 
 
 def export_model(
@@ -50,22 +57,21 @@ def export_model(
         CheckpointError: if the trial kept no weights.
     """
     weights = load_weights(TrialFiles(trial_dir).best_weights)
-    image_size, in_chans = data.images.shape[1], data.images.shape[3]
-    mean, std = input_statistics(config, channel_statistics(data.images, train_rows), in_chans)
+    _, image_size, _, in_chans = data.shape
+    statistics = data.channel_statistics(train_rows)
+    spec = input_spec(config, data_mean_std=statistics, in_chans=in_chans, image_size=image_size)
     description: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "class_names": list(data.class_names),
+        "kind": data.kind,
         "image_size": image_size,
         "in_chans": in_chans,
-        "mean": mean,
-        "std": std,
+        "input": asdict(spec),
         "trial": config.model_dump(mode="json"),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / WEIGHTS, weights)
-    temporary = folder / f".{DESCRIPTION}.{os.getpid()}"
-    temporary.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / DESCRIPTION)  # noqa: PTH105
+    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    write_beside(folder / DESCRIPTION, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def load_model(folder: Path, *, device: torch.device) -> ExportedModel:
@@ -76,21 +82,38 @@ def load_model(folder: Path, *, device: torch.device) -> ExportedModel:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        # The weights are all there; looking for pretrained ones would need the network for nothing.
-        config = TrialConfig.model_validate({**description["trial"], "pretrained": False})
+        # The weights are all there; looking for others to start from would need the network, or files that are gone.
+        config = TrialConfig.model_validate({**description["trial"], "pretrained": False, "weights": None})
         names = tuple(str(name) for name in description["class_names"])
+        kind = _kind(description["kind"])
         image_size, in_chans = int(description["image_size"]), int(description["in_chans"])
-        mean, std = list(description["mean"]), list(description["std"])
+        spec = InputSpec(**description["input"])
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder}: no model here ({DESCRIPTION} is missing); a run has one once it has finished"
         ) from error
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: not a model description ({error})") from error
-    model = build_model(config, num_classes=len(names), in_chans=in_chans, image_size=image_size)
+    model = build_model(config, num_classes=len(names), in_chans=in_chans, image_size=spec.size)
     try:
         model.load_state_dict(load_weights(folder / WEIGHTS))
     except RuntimeError as error:
         raise CheckpointError(f"{folder / WEIGHTS}: the weights are not those of {config.arch}") from error
     model = model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return ExportedModel(model=model, mean=mean, std=std, class_names=names, image_size=image_size, in_chans=in_chans)
+    return ExportedModel(
+        model=model,
+        preprocess=Preprocess(
+            size=spec.size, mean=spec.mean, std=spec.std, interpolation=spec.interpolation, device=device
+        ),
+        class_names=names,
+        kind=kind,
+        image_size=image_size,
+        in_chans=in_chans,
+        spec=spec,
+        interpolation=config.data.interpolation,
+    )
+
+
+def _kind(text: str) -> LabelKind:
+    kinds: dict[str, LabelKind] = {kind: kind for kind in get_args(LabelKind)}
+    return kinds[text]

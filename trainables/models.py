@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
-from trainables import torchvision_models
-from trainables.config import Hyperparameters
-from trainables.errors import ModelError
+from trainables import timm_models, torchvision_models
+from trainables.architectures import KERAS_PREFIX, OWN, SMALL_CNN, TORCHVISION_PREFIX, takes_drop_path
+from trainables.cnn import CNN
+from trainables.errors import ModelError, first_line
+from trainables.hyperparameters import Hyperparameters
+from trainables.keras_names import known_names as keras_names
 from trainables.nearest import nearest
 from trainables.small_cnn import SmallCNN
-
-SMALL_CNN = "small_cnn"
-_CONNECT_TIMEOUT_S = 10.0
+from trainables.weights import (
+    Adaptable,
+    State,
+    Task,
+    find_weights,
+    load_fitting,
+    load_starting_weights,
+)
 
 # What networks raise when an image is too small for them, or its side does not divide into patches.
 _SHAPE_ERRORS = (
@@ -32,46 +38,102 @@ _SHAPE_ERRORS = (
 )
 
 
-def build_model(config: Hyperparameters, *, num_classes: int, in_chans: int, image_size: int) -> nn.Module:
-    """The configured network: (B, in_chans, image_size, image_size) float to (B, num_classes) scores.
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network takes.
 
-    New weights are drawn from torch's global generator, which the caller seeds.
+    Attributes:
+        size: side of the images in pixels.
+        mean, std: per channel, of pixel values in [0, 1], to normalise by.
+        interpolation: how images of another size are brought to it.
+    """
+
+    size: int
+    mean: list[float]
+    std: list[float]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+def input_spec(
+    config: Hyperparameters, *, data_mean_std: tuple[list[float], list[float]], in_chans: int, image_size: int
+) -> InputSpec:
+    """What the configured network takes: as the weights that it starts from were trained, else as the data are.
+
+    The size is `input_size` where that is given; else that of published weights or of the earlier run that the network
+    starts from; else that of the images. Statistics over RGB are averaged for gray images.
 
     Raises:
-        ModelError: if the architecture is unknown, cannot be built for such images, or its weights are out of reach.
+        ModelError: if `weights` names nothing that can be used.
+    """
+    trained = _trained_input(config)
+    if trained is None:
+        mean, std = data_mean_std
+        return InputSpec(config.input_size or image_size, list(mean), list(std), "bicubic")
+    size, mean, std, interpolation = trained
+    if len(mean) != in_chans:
+        mean, std = [sum(mean) / len(mean)] * in_chans, [sum(std) / len(std)] * in_chans
+    return InputSpec(
+        size=config.input_size or size or image_size,
+        mean=mean,
+        std=std,
+        interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
+    )
+
+
+def build_model(
+    config: Hyperparameters,
+    *,
+    num_classes: int,
+    in_chans: int,
+    image_size: int,
+    class_names: Sequence[str] | None = None,
+) -> nn.Module:
+    """The configured network: (B, in_chans, image_size, image_size) float to (B, num_classes) scores.
+
+    In training mode Inception v3 and GoogLeNet give the scores of their auxiliary heads too; see `split_outputs`. New
+    weights are drawn from torch's global generator, which the caller seeds.
+
+    Args:
+        image_size: the side that the network sees, `InputSpec.size`.
+        class_names: where given, the head of an earlier run is kept only if its classes were the same.
+
+    Raises:
+        ModelError: if the architecture is unknown, cannot be built for such images, or its weights are out of reach
+            or do not fit.
     """
     check_arch(config.arch, pretrained=config.pretrained)
-    options = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
+    if config.drop_path > 0 and not takes_drop_path(config.arch):
+        raise ModelError(f"{config.arch}: has no blocks that can be skipped; set drop_path: 0, or choose another arch")
     try:
-        if not config.pretrained:
-            return _create(config, **options)
-        return _create_pretrained(config, **options)
+        return _build(
+            config, num_classes=num_classes, in_chans=in_chans, image_size=image_size, class_names=class_names
+        )
+    except OSError as error:
+        raise _no_weights(config.arch, error) from error
     except _SHAPE_ERRORS as error:
         raise _unfit(config.arch, image_size, in_chans, error) from error
 
 
 def check_model(config: Hyperparameters, *, num_classes: int, in_chans: int, image_size: int) -> int:
-    """Builds the network without memory or weights and passes two images through its shapes; downloads nothing.
+    """Builds the network without memory and passes two images through its shapes; downloads nothing.
+
+    Local weights are read and compared with it by names and shapes.
 
     Returns:
         The number of parameters.
 
     Raises:
-        ModelError: if the architecture is unknown, has no pretrained weights where they are wanted, or the images
-            do not fit it.
+        ModelError: if the architecture is unknown, has no pretrained weights where they are wanted, the local weights
+            do not fit it, or the images do not.
     """
     check_arch(config.arch, pretrained=config.pretrained)
-    try:
-        with torch.device("meta"), torch.no_grad():
-            model = _create(
-                config.model_copy(update={"pretrained": False}),
-                num_classes=num_classes,
-                in_chans=in_chans,
-                image_size=image_size,
-            )
-            scores = model(torch.empty(2, in_chans, image_size, image_size))
-    except _SHAPE_ERRORS as error:
-        raise _unfit(config.arch, image_size, in_chans, error) from error
+    with torch.device("meta"), torch.no_grad():
+        unfetched = config.model_copy(update={"pretrained": False})
+        model = build_model(unfetched, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+        try:
+            scores, _ = split_outputs(model(torch.empty(2, in_chans, image_size, image_size)))
+        except _SHAPE_ERRORS as error:
+            raise _unfit(config.arch, image_size, in_chans, error) from error
     if not isinstance(scores, Tensor) or scores.shape != (2, num_classes):
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ModelError(
@@ -87,26 +149,36 @@ def check_arch(arch: str, *, pretrained: bool) -> None:
     Raises:
         ModelError: naming the nearest architectures.
     """
-    if arch == SMALL_CNN:
+    if arch in OWN:
         if pretrained:
-            raise ModelError(f"{arch}: it has no pretrained weights; set pretrained: false, or choose a timm name")
-        return
-    if arch.startswith(torchvision_models.PREFIX):
-        known = [torchvision_models.PREFIX + name for name in torchvision_models.known_names()]
-        if arch not in known:
-            raise _unknown(arch, known)
-        return
-    import timm
+            raise ModelError(
+                f"{arch}: it has no pretrained weights; set pretrained: false, give weights: PATH, or choose another"
+            )
+    elif arch.startswith(TORCHVISION_PREFIX):
+        _check_known(arch, [TORCHVISION_PREFIX + name for name in torchvision_models.known_names()])
+    elif arch.startswith(KERAS_PREFIX):
+        _check_known(arch, [KERAS_PREFIX + name for name in keras_names()])
+    else:
+        timm_models.check_arch(arch, pretrained=pretrained)
 
-    if not timm.is_model(arch):
-        raise _unknown(arch, [SMALL_CNN, *timm.list_models()])
-    name, _, tag = arch.partition(".")
-    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
-    if tag and tag not in tags:
-        have = f"use {name} alone or with one of: {', '.join(tags)}" if tags else f"use {name}"
-        raise ModelError(f"{arch}: {name} has no pretrained weights named {tag!r}; {have}")
-    if pretrained and not timm.is_model_pretrained(arch):
-        raise ModelError(f"{arch}: timm has no pretrained weights for it; set pretrained: false, or choose another")
+
+def split_outputs(outputs: Tensor | tuple[Tensor | None, ...]) -> tuple[Tensor, list[Tensor]]:
+    """The class scores that a network gave, and those of its auxiliary heads: none in evaluation mode."""
+    if isinstance(outputs, tuple):
+        scores, *auxiliary = outputs
+        assert scores is not None
+        return scores, [each for each in auxiliary if each is not None]
+    return outputs, []
+
+
+def auxiliary_weight(arch: str) -> float:
+    """Weight of the loss of each auxiliary head beside that of the scores; 0 for networks that have none.
+
+    Source: arXiv:1409.4842 for GoogLeNet; torchvision's reference training for Inception v3.
+    """
+    if arch == f"{TORCHVISION_PREFIX}googlenet":
+        return 0.3
+    return 0.4 if timm_models.is_inception(arch) or arch == f"{TORCHVISION_PREFIX}inception_v3" else 0.0
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -114,147 +186,110 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def input_statistics(
-    config: Hyperparameters, data_mean_std: tuple[list[float], list[float]], in_chans: int
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel in [0, 1] to normalise by.
-
-    Pretrained networks get those of their weights, the average over RGB for gray images; all others those of the data.
-    """
-    if not config.pretrained:
-        return data_mean_std
-    if config.arch.startswith(torchvision_models.PREFIX):
-        mean, std = torchvision_models.input_statistics(config.arch.removeprefix(torchvision_models.PREFIX))
-    else:
-        import timm
-
-        pretrained = timm.get_pretrained_cfg(config.arch)
-        mean, std = list(pretrained.mean), list(pretrained.std)
-    if len(mean) == in_chans:
-        return mean, std
-    return [sum(mean) / len(mean)] * in_chans, [sum(std) / len(std)] * in_chans
-
-
-def split_decay_parameters(model: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
-    """Trainable parameters that weight decay applies to, and the others.
-
-    Exempt are vectors (biases, normalisation), and what the model itself names in `no_weight_decay`, such as position
-    embeddings.
-    """
-    named = getattr(model, "no_weight_decay", None)
-    spared: set[str] = set(named()) if callable(named) else set()
-    decayed: list[Parameter] = []
-    exempt: list[Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            spare = parameter.ndim < 2 or name.endswith(".bias") or name in spared
-            (exempt if spare else decayed).append(parameter)
-    return decayed, exempt
-
-
-def _create(config: Hyperparameters, *, num_classes: int, in_chans: int, image_size: int) -> nn.Module:
-    if config.arch == SMALL_CNN:
-        return SmallCNN(num_classes=num_classes, in_chans=in_chans, image_size=image_size, dropout=config.dropout)
-    if config.arch.startswith(torchvision_models.PREFIX):
-        return torchvision_models.build(
-            config.arch.removeprefix(torchvision_models.PREFIX),
+def _build(
+    config: Hyperparameters, *, num_classes: int, in_chans: int, image_size: int, class_names: Sequence[str] | None
+) -> nn.Module:
+    start = None if config.weights is None else find_weights(config.weights, arch=config.arch)
+    if start is None and _is_timm(config.arch):
+        return timm_models.build(
+            config.arch,
             pretrained=config.pretrained,
             num_classes=num_classes,
             in_chans=in_chans,
             image_size=image_size,
             dropout=config.dropout,
+            drop_path=config.drop_path,
         )
-    import timm
-
-    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": config.dropout}
-    pretrained_cfg = timm.get_pretrained_cfg(config.arch)
-    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
-        options["img_size"] = image_size
-    model: nn.Module = timm.create_model(config.arch, pretrained=config.pretrained, **options)
+    model, adaptable = _build_adaptable(config, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+    task = Task(config.arch, num_classes=num_classes, in_chans=in_chans, class_names=class_names)
+    if start is not None:
+        load_starting_weights(model, start, task=task, adaptable=adaptable)
+    elif config.pretrained and config.arch.startswith(TORCHVISION_PREFIX):
+        published = torchvision_models.published_weights(config.arch.removeprefix(TORCHVISION_PREFIX))
+        load_fitting(model, published, source="its pretrained weights", task=task, adaptable=adaptable)
     return model
 
 
-def _create_pretrained(config: Hyperparameters, **options: int) -> nn.Module:
-    """Takes cached weights without asking the network; only where there are none, the hub, if it can be reached.
+def _build_adaptable(config: Hyperparameters, **options: int) -> tuple[nn.Module, Adaptable]:
+    """The network with new weights, and how others are made to fit it; networks of Keras load their published ones."""
+    arch, dropout, drop_path = config.arch, config.dropout, config.drop_path
+    if arch == SMALL_CNN:
+        model: nn.Module = SmallCNN(**options, dropout=dropout)
+    elif arch in OWN:
+        model = CNN(config, **options)
+    elif arch.startswith(KERAS_PREFIX):
+        from trainables import keras_models
 
-    Left to itself huggingface_hub retries an unreachable hub for 47 s, and asks it even for what is cached.
-    """
-    state = torch.get_rng_state()
-    try:
-        with _hub_offline(), _socket_timeout():
-            return _create(config, **options)
-    except OSError as error:
-        if config.arch.startswith(torchvision_models.PREFIX) or not _hub_reachable():
-            raise _no_weights(config.arch, error) from error
-    torch.set_rng_state(state)  # the failed attempt drew from it
-    try:
-        return _create(config, **options)
-    except OSError as error:
-        raise _no_weights(config.arch, error) from error
-
-
-@contextmanager
-def _hub_offline() -> Iterator[None]:
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+        name = arch.removeprefix(KERAS_PREFIX)
+        model = keras_models.build(name, pretrained=config.pretrained, dropout=dropout, drop_path=drop_path, **options)
+        return model, replace(torchvision_models.adaptable(model), convert=_convert_keras)
+    elif arch.startswith(TORCHVISION_PREFIX):
+        name = arch.removeprefix(TORCHVISION_PREFIX)
+        model = torchvision_models.build(name, dropout=dropout, drop_path=drop_path, **options)
+    else:
+        return timm_models.build_adaptable(arch, dropout=dropout, drop_path=drop_path, **options)
+    return model, torchvision_models.adaptable(model)
 
 
-@contextmanager
-def _socket_timeout() -> Iterator[None]:
-    """torch.hub opens addresses without a limit of its own: a silent network would hold it for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_CONNECT_TIMEOUT_S)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _convert_keras(state: State, model: nn.Module) -> State:
+    """Lets the first layer, which rescales each channel, take the mean over the channels it knew."""
+    for name, own in model.state_dict().items():
+        if ".rescale." in name and name in state and state[name].shape != own.shape:
+            state[name] = state[name].mean(0, keepdim=True).expand(own.shape)
+    return state
 
 
-def _hub_reachable() -> bool:
-    from huggingface_hub import constants, get_session
+def _is_timm(arch: str) -> bool:
+    return arch not in OWN and not arch.startswith((TORCHVISION_PREFIX, KERAS_PREFIX))
 
-    if constants.HF_HUB_OFFLINE:  # the user said so
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_CONNECT_TIMEOUT_S)
-    except Exception:  # whatever its HTTP client raises: it cannot be reached
-        return False
-    return True
+
+def _trained_input(config: Hyperparameters) -> tuple[int | None, list[float], list[float], str] | None:
+    """What the weights that the network starts from saw, the size where it is to be kept; None without weights."""
+    start = None if config.weights is None else find_weights(config.weights, arch=config.arch)
+    if start is not None and start.description is not None:
+        seen = start.description["input"]
+        return int(seen["size"]), list(seen["mean"]), list(seen["std"]), str(seen["interpolation"])
+    if (start is None and not config.pretrained) or config.arch in OWN:
+        return None
+    size, mean, std, interpolation = _published_input(config.arch)
+    return (size if config.pretrained else None), mean, std, interpolation
+
+
+def _published_input(arch: str) -> tuple[int, list[float], list[float], str]:
+    if arch.startswith(TORCHVISION_PREFIX):
+        return torchvision_models.input_of(arch.removeprefix(TORCHVISION_PREFIX))
+    if arch.startswith(KERAS_PREFIX):
+        from trainables import keras_models
+
+        size, mean, std, interpolation = keras_models.input_spec_of(arch.removeprefix(KERAS_PREFIX))
+        return size, mean, std, interpolation
+    return timm_models.input_of(arch)
+
+
+def _check_known(arch: str, known: list[str]) -> None:
+    if arch not in known:
+        near = nearest(arch, known)
+        hint = f"did you mean {' or '.join(near)}?" if near else "the library's documentation lists them"
+        raise ModelError(f"arch: unknown architecture {arch!r}; {hint}")
 
 
 def _no_weights(arch: str, error: Exception) -> ModelError:
-    if arch.startswith(torchvision_models.PREFIX):
-        wanted = torchvision_models.weights_address(arch.removeprefix(torchvision_models.PREFIX))
+    wanted, cache = "them", "where Keras keeps them, in models/ below $KERAS_HOME"
+    if arch.startswith(TORCHVISION_PREFIX):
+        wanted = torchvision_models.weights_address(arch.removeprefix(TORCHVISION_PREFIX))
         cache = "in checkpoints/ below $TORCH_HOME/hub"
-    else:
-        import timm
-
-        pretrained = timm.get_pretrained_cfg(arch)
-        wanted = pretrained.hf_hub_id or pretrained.url
-        cache = "in the cache that HF_HUB_CACHE names"
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    elif _is_timm(arch):
+        wanted, cache = timm_models.weights_address(arch), "in the cache that HF_HUB_CACHE names"
     return ModelError(
-        f"{arch}: its pretrained weights are neither cached nor reachable, wanted {wanted} ({cause}); "
-        f"connect this node to the network, put them {cache}, or set pretrained: false"
+        f"{arch}: its pretrained weights are neither cached nor reachable, wanted {wanted} ({first_line(error)}); "
+        f"connect this node to the network, put them {cache}, or set pretrained: false and give a file of "
+        "weights, weights: PATH"
     )
 
 
-def _unknown(arch: str, known: list[str]) -> ModelError:
-    near = nearest(arch, known)
-    hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
-    return ModelError(f"arch: unknown architecture {arch!r}; {hint}")
-
-
 def _unfit(arch: str, image_size: int, in_chans: int, error: Exception) -> ModelError:
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelError(
-        f"{arch}: cannot be built for images of {image_size}x{image_size} px and {in_chans} channel(s): {cause}; "
-        "set a larger task.data.image_size (32 for most convolutional networks, a multiple of the patch size for "
-        "transformers), or choose another architecture"
+        f"{arch}: cannot be built for images of {image_size}x{image_size} px and {in_chans} channel(s): "
+        f"{first_line(error)}; set a larger input_size (32 for most convolutional networks, a multiple of the patch "
+        "size for transformers), or choose another architecture"
     )

@@ -36,12 +36,12 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
 
-    def backward_and_step(
-        self, loss: Tensor, optimizer: Optimizer, *, parameters: Sequence[Tensor], grad_clip_norm: float | None
-    ) -> None:
-        """One optimizer step on a loss, with the gradients unscaled before they are clipped."""
-        optimizer.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss to those already there."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer: Optimizer, *, parameters: Sequence[Tensor], grad_clip_norm: float | None) -> None:
+        """One optimizer step, with the gradients unscaled before they are clipped."""
         if grad_clip_norm is not None:
             self.scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(parameters, grad_clip_norm)

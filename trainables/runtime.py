@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MetricValue = float | int
 
@@ -34,14 +34,18 @@ class Runtime(Protocol):
     @property
     def trial_dir(self) -> Path | None: ...
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        """Wraps a model that already lies on `device` so that its gradients are averaged over the workers."""
-
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Element-wise sum of a tensor of the same shape on every rank; every rank receives it."""
 
-    def report(self, metrics: Mapping[str, MetricValue]) -> None:
-        """Hands an epoch's metrics on; every rank calls it. It may not return: the scheduler may end the trial here."""
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Adds up the gradients of all ranks, in place; the same parameters have one on every rank."""
+
+    def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
+        """Hands an epoch's metrics on; every rank calls it. It may not return: the scheduler may end the trial here.
+
+        Args:
+            last: whether the trial ends with this epoch of its own accord.
+        """
 
 
 class LocalRuntime:
@@ -58,11 +62,12 @@ class LocalRuntime:
         self.num_threads = num_threads
         self.reported: list[dict[str, MetricValue]] = []
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        return model
-
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         return values
 
-    def report(self, metrics: Mapping[str, MetricValue]) -> None:
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        del parameters
+
+    def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
+        del last
         self.reported.append(dict(metrics))

@@ -13,6 +13,7 @@ class Stream(IntEnum):
     INITIALISATION = 0
     ORDER = 1
     MODEL = 2  # dropout and drop path
+    MIXING = 3  # Mixup and CutMix
 
 
 def stream_seed(seed: int, stream: Stream, *parts: int) -> int:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from trainables.errors import ModelError
+from trainables.first_convolution import take_channels
+from trainables.weights import Adaptable, State, connect_timeout
 
-PREFIX = "torchvision/"
-_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+_AUXILIARY = ("AuxLogits", "aux1", "aux2")
+_AUXILIARY_HEADS = ("AuxLogits.fc", "aux1.fc2", "aux2.fc2")
+
+# Smallest side in pixels at which the auxiliary heads can be computed. Inception v3's is a 5x5 convolution on features
+# pooled to 5x5, which take 299 pixels; GoogLeNet pools to 4x4 whatever the size.
+_AUXILIARY_FROM_SIZE = {"inception_v3": 299, "googlenet": 1}
+_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
 def known_names() -> list[str]:
@@ -20,46 +29,74 @@ def known_names() -> list[str]:
 
 
 def build(
-    name: str, *, pretrained: bool, num_classes: int, in_chans: int, image_size: int, dropout: float
+    name: str, *, num_classes: int, in_chans: int, image_size: int, dropout: float, drop_path: float
 ) -> nn.Module:
-    """A classifier of torchvision, adapted to the task.
+    """A classifier of torchvision with new weights, adapted to the task.
 
-    The layer that gives the scores, the last linear layer or convolution, is replaced by a new one. GoogLeNet and
-    Inception v3 lose their auxiliary classifiers, so that they return plain scores while training too; with them
-    goes the auxiliary loss of arXiv:1409.4842, which helped the gradient reach their lower half.
+    GoogLeNet and Inception v3 have their auxiliary heads, and return their scores too in training mode, where the
+    images are large enough for them. Their own change of normalisation is off (see `input_of`).
 
     Args:
         name: without the prefix.
-        image_size: side in pixels; vision transformers are built for it, all others take any.
+        image_size: side in pixels; vision transformers and MaxViT are built for it, all others take any.
         dropout: probability of the dropout layers of the classifier, or of a new one before its last layer.
+        drop_path: highest probability of skipping a block, the deepest; nothing where no block can be skipped.
+    """
+    from torchvision import models
+
+    options: dict[str, Any] = {"weights": None, "progress": False, "num_classes": num_classes}
+    if name.startswith("vit_"):
+        options["image_size"] = image_size
+    if name.startswith("maxvit"):
+        options["input_size"] = (image_size, image_size)
+    if name in _AUXILIARY_FROM_SIZE:
+        options["init_weights"] = True  # it warns when left open
+        options["transform_input"] = False
+        options["aux_logits"] = image_size >= _AUXILIARY_FROM_SIZE[name]
+    model: nn.Module = models.get_model_builder(name)(**options)
+    _set_dropout(model, dropout)
+    _set_drop_path(model, drop_path)
+    take_channels(model, in_chans)
+    return model
+
+
+def published_weights(name: str) -> State:
+    """The state dictionary of the pretrained weights, of a model that nothing was adapted in.
 
     Raises:
-        ModelError: if a vision transformer's pretrained weights are for another image size.
         OSError: if the weights are neither cached nor reachable.
     """
     from torchvision import models
 
-    weights = models.get_model_weights(name).DEFAULT if pretrained else None
-    options: dict[str, Any] = {"weights": weights, "progress": False}
-    if name.startswith("vit_"):
-        options["image_size"] = _vit_size(name, weights, image_size)
-    if name in _WITH_AUXILIARY_HEADS:
-        options["init_weights"] = not pretrained  # it warns when left open
-        options |= {} if pretrained else {"aux_logits": False}  # the pretrained state has them: dropped below
-    model: nn.Module = models.get_model_builder(name)(**options)
-    if name in _WITH_AUXILIARY_HEADS:
-        _drop_auxiliary_heads(model)
-    _replace_head(model, num_classes=num_classes, dropout=dropout)
-    _adapt_first_convolution(model, in_chans)
-    return model
+    state = torch.random.get_rng_state()  # building draws weights, only to replace them
+    with connect_timeout():
+        weights = models.get_model_weights(name).DEFAULT
+        published: nn.Module = models.get_model_builder(name)(weights=weights, progress=False)
+    torch.random.set_rng_state(state)
+    return dict(published.state_dict())
 
 
-def input_statistics(name: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per RGB channel in [0, 1] of the images that the pretrained weights saw."""
+def adaptable(model: nn.Module) -> Adaptable:
+    """How a state dictionary is made to fit a convolutional network or one of torchvision's."""
+    convolutions = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    return Adaptable(
+        heads=(_head_of(model), *_AUXILIARY_HEADS),
+        auxiliary=_AUXILIARY,
+        first_convolutions=convolutions[:1],
+        convert=_convert_weights,
+    )
+
+
+def input_of(name: str) -> tuple[int, list[float], list[float], str]:
+    """Side in pixels, mean and deviation per RGB channel in [0, 1], and interpolation of what the weights saw."""
     from torchvision import models
 
     preset = models.get_model_weights(name).DEFAULT.transforms()
-    return list(preset.mean), list(preset.std)
+    mean, std = list(preset.mean), list(preset.std)
+    if name in _AUXILIARY_FROM_SIZE:
+        # Ported from TensorFlow: their `transform_input` turns ImageNet's normalisation into this one.
+        mean, std = [0.5] * 3, [0.5] * 3
+    return int(preset.crop_size[0]), mean, std, str(preset.interpolation.value)
 
 
 def weights_address(name: str) -> str:
@@ -69,61 +106,69 @@ def weights_address(name: str) -> str:
     return str(models.get_model_weights(name).DEFAULT.url)
 
 
-def _vit_size(name: str, weights: Any, image_size: int) -> int:
-    trained = image_size if weights is None else int(weights.meta["min_size"][0])
-    if trained != image_size:
-        raise ModelError(
-            f"{PREFIX}{name}: its pretrained weights are for images of {trained} px, got {image_size} px; "
-            f"set task.data.image_size: {trained}, or use timm's vision transformers, which resample theirs"
-        )
-    return image_size
+class DropoutLinear(nn.Linear):
+    """A linear layer with dropout before it, which its state dictionary does not show: weights fit with and without."""
+
+    def __init__(self, linear: nn.Linear, *, dropout: float) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, input: Tensor) -> Tensor:
+        scores: Tensor = F.linear(self.dropout(input), self.weight, self.bias)
+        return scores
 
 
-def _drop_auxiliary_heads(model: nn.Module) -> None:
-    for name in ("aux1", "aux2", "AuxLogits"):
-        if hasattr(model, name):
-            setattr(model, name, None)
-    # Set by hand as their type is a plain bool, which nn.Module does not declare.
-    model.__dict__["aux_logits"] = False
-    # Its own change of normalisation: images come as the caller normalised them.
-    model.__dict__["transform_input"] = False
+def _head_of(model: nn.Module) -> str:
+    """Name of the layer that gives the scores: the last linear layer, or the last convolution in SqueezeNet."""
+    return str([name for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1])
 
 
-def _replace_head(model: nn.Module, *, num_classes: int, dropout: float) -> None:
-    name, old = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
-    new: nn.Module
-    if isinstance(old, nn.Conv2d):  # SqueezeNet scores every place and averages
-        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
-    else:
-        new = nn.Linear(old.in_features, num_classes)
-    if not _set_dropout(model, name.split(".")[0], dropout) and dropout > 0:
-        new = nn.Sequential(nn.Dropout(dropout), new)
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
-    if hasattr(model, "num_classes"):
-        model.__dict__["num_classes"] = num_classes
+def _convert_weights(state: State, model: nn.Module) -> State:
+    """A state dictionary as the model names and shapes it: old DenseNet keys, position embeddings of another size.
+
+    Source: torchvision's own loaders, `densenet._load_state_dict` and `vision_transformer.interpolate_embeddings`.
+    """
+    state = {str(_DENSENET_KEY.sub(r"\1\2", name)): tensor for name, tensor in state.items()}
+    name = "encoder.pos_embedding"
+    own = model.state_dict().get(name)
+    if own is not None and name in state and state[name].shape != own.shape:
+        state[name] = _resample_positions(state[name], length=own.shape[1])
+    return state
 
 
-def _set_dropout(model: nn.Module, classifier: str, dropout: float) -> bool:
-    """Sets the dropout layers of the classifier; whether it has any."""
-    layers = [layer for layer in model.get_submodule(classifier).modules() if isinstance(layer, nn.Dropout)]
+def _set_dropout(model: nn.Module, dropout: float) -> None:
+    name = _head_of(model)
+    classifier = model.get_submodule(name.split(".")[0])
+    layers = [layer for layer in classifier.modules() if isinstance(layer, nn.Dropout)]
     beside = getattr(model, "dropout", None)  # where GoogLeNet and Inception keep theirs
     if isinstance(beside, nn.Dropout):
         layers.append(beside)
     for layer in layers:
         layer.p = dropout
-    return bool(layers)
+    head = model.get_submodule(name)
+    if not layers and dropout > 0 and isinstance(head, nn.Linear):
+        model.set_submodule(name, DropoutLinear(head, dropout=dropout))
 
 
-def _adapt_first_convolution(model: nn.Module, in_chans: int) -> None:
-    """Lets the first convolution take other channels than RGB, its response to gray images kept.
+def _set_drop_path(model: nn.Module, drop_path: float) -> None:
+    """Scales the probabilities, which grow with the depth, to the wanted highest.
 
-    Source: timm's adapt_input_conv: summed for one channel, repeated and rescaled for more.
+    By hand since half of torchvision's builders fix `stochastic_depth_prob`.
     """
-    if in_chans == 3:
-        return
-    from timm.models import adapt_input_conv
+    from torchvision.ops import StochasticDepth
 
-    old = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    old.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach()))
-    old.in_channels = in_chans
+    layers = [layer for layer in model.modules() if isinstance(layer, StochasticDepth)]
+    highest = max((layer.p for layer in layers), default=0.0)
+    for layer in layers:
+        layer.p = layer.p / highest * drop_path if highest > 0 else 0.0
+
+
+def _resample_positions(positions: Tensor, *, length: int) -> Tensor:
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    # Patches of one pixel make its image size the side of the grid of patches.
+    resampled = interpolate_embeddings(
+        image_size=round((length - 1) ** 0.5), patch_size=1, model_state={"encoder.pos_embedding": positions}
+    )
+    return torch.as_tensor(resampled["encoder.pos_embedding"])

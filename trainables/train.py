@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from trainables.augment import build_augment
-from trainables.batches import EvalBatches, Normalizer, TrainBatches, channel_statistics
-from trainables.checkpoint import TrialFiles, load_checkpoint, save_checkpoint, save_weights
-from trainables.config import DataConfig, SplitConfig, TrialConfig, is_better
-from trainables.data import ImageData, Splits, load_data, make_splits
-from trainables.errors import CheckpointError, ConfigError, DivergedError
-from trainables.evaluate import correct_in_top, evaluate
-from trainables.losses import cross_entropy_sum
-from trainables.models import build_model, input_statistics
-from trainables.optim import build_optimizer, lr_factor, set_lr
-from trainables.precision import Precision
+from trainables.checkpoint import TrialFiles, save_checkpoint, save_weights
+from trainables.config import TrialConfig
+from trainables.errors import DivergedError
+from trainables.evaluate import evaluate
+from trainables.finetune import train_mode
+from trainables.lr_schedules import lr_factor
+from trainables.memory import is_out_of_memory, release_memory
+from trainables.metric_names import is_better
+from trainables.optim import set_lr
 from trainables.runtime import Runtime
 from trainables.seeds import Stream, stream_seed
 from trainables.trial_log import TrialLog
-
-EpochMetrics = dict[str, float]
+from trainables.trial_state import EpochMetrics, TrialState, is_over, snapshot, start_trial
 
 
 def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
-    """Trains one trial from its last checkpoint, or from the start, to `max_epochs`.
+    """Trains one trial from its last checkpoint, or from the start, to `max_epochs` or until `patience` is used up.
 
     After every epoch the state is saved first and reported second, so an epoch that was reported is never lost; on
     resume the epochs already done are reported again, since their reports may have been.
@@ -42,138 +33,61 @@ def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
 
     Raises:
         DivergedError: if a loss becomes NaN or infinite.
+        OutOfMemoryError: if not even one image at a time fits into memory.
         CheckpointError: if the checkpoint in `runtime.trial_dir` is damaged or another trial's.
         ConfigError, DataError, ModelError: if the trial cannot be set up as configured.
     """
     trial = start_trial(config, runtime)
     first_epoch = len(trial.history)
     with TrialLog(runtime.trial_dir if runtime.rank == 0 else None, config, first_epoch=first_epoch) as log:
-        for metrics in trial.history:
-            runtime.report(metrics)
+        for past in range(first_epoch):
+            runtime.report(trial.history[past], last=is_over(config, trial.history[: past + 1]))
         for epoch in range(first_epoch, config.max_epochs):
+            if is_over(config, trial.history):
+                break
             metrics = train_one_epoch(trial, epoch=epoch)
             metrics |= validate(trial)
             keep(trial, metrics)
             log.add_epoch(epoch + 1, metrics)
-            runtime.report(metrics)  # the scheduler may end the trial here
+            runtime.report(metrics, last=is_over(config, trial.history))  # the scheduler may end the trial here
     return trial.history[-1]
 
 
-@dataclass
-class TrialState:
-    """A trial in training. `model` owns the weights; `network` is the same model as the loop calls it."""
-
-    config: TrialConfig
-    runtime: Runtime
-    model: nn.Module
-    network: nn.Module
-    optimizer: Optimizer
-    precision: Precision
-    normalize: Normalizer
-    train_batches: TrainBatches
-    val_batches: EvalBatches
-    history: list[EpochMetrics] = field(default_factory=list)
-
-
-def start_trial(config: TrialConfig, runtime: Runtime) -> TrialState:
-    """Builds everything the loop needs, and restores it from the trial's checkpoint if there is one."""
-    if config.batch_size < runtime.world_size:
-        raise ConfigError(
-            f"batch_size: {config.batch_size} images cannot be split over {runtime.world_size} workers; raise it"
-        )
-    if runtime.num_threads is not None:
-        torch.set_num_threads(runtime.num_threads)
-    device = runtime.device
-    data, splits, statistics = load_task(config.data, config.split)
-    augment = build_augment(config, num_images=len(splits.train))
-
-    torch.manual_seed(stream_seed(config.seed, Stream.INITIALISATION))
-    in_chans, image_size = data.images.shape[3], data.images.shape[1]
-    model = build_model(config, num_classes=len(data.class_names), in_chans=in_chans, image_size=image_size)
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = input_statistics(config, statistics, in_chans)
-
-    trial = TrialState(
-        config=config,
-        runtime=runtime,
-        model=model,
-        network=model,
-        optimizer=build_optimizer(model, config, device=device),
-        precision=Precision(config.precision, device=device),
-        normalize=Normalizer(mean, std, device=device),
-        train_batches=TrainBatches(
-            data,
-            splits.train,
-            augment=augment,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=runtime.rank,
-            world_size=runtime.world_size,
-            device=device,
-        ),
-        val_batches=EvalBatches(data, splits.val, rank=runtime.rank, world_size=runtime.world_size, device=device),
-    )
-    restore(trial)
-    trial.network = runtime.prepare_model(model)
-    return trial
-
-
-@lru_cache(maxsize=2)
-def load_task(data: DataConfig, split: SplitConfig) -> tuple[ImageData, Splits, tuple[list[float], list[float]]]:
-    """Images, splits, and mean and deviation of the training images; kept for the next trial of this process."""
-    images = load_data(data)
-    splits = make_splits(images, split)
-    return images, splits, channel_statistics(images.images, splits.train)
-
-
 def train_one_epoch(trial: TrialState, *, epoch: int) -> EpochMetrics:
-    """One pass over the training split; loss and top-1 are of the augmented images, as they were seen."""
-    config, runtime, batches = trial.config, trial.runtime, trial.train_batches
+    """One pass over the training split; loss and accuracy are of the images as they were varied and mixed."""
+    config, runtime, stepper, batches = trial.config, trial.runtime, trial.stepper, trial.train_batches
+    trial.start_epoch(epoch)
+    train_mode(trial.model)
     # Keyed by epoch, so the epoch number is all of the random state that a resume needs.
     torch.manual_seed(stream_seed(config.seed, Stream.MODEL, epoch, runtime.rank))
-    parameters = [parameter for parameter in trial.model.parameters() if parameter.requires_grad]
     sums = torch.zeros(3, dtype=torch.float64, device=runtime.device)
-    trial.network.train()
     started = time.perf_counter()
     for step, batch in enumerate(batches.epoch(epoch)):
-        set_lr(trial.optimizer, config.lr * lr_factor(epoch + (step + 0.5) / batches.steps_per_epoch, config))
-        with trial.precision.autocast():
-            logits = trial.network(trial.normalize(batch.images))
-        loss_sum = cross_entropy_sum(logits, batch.labels, label_smoothing=config.label_smoothing)
-        # Gradients are averaged over ranks; this makes that average the mean over the global batch, to the image.
-        loss = loss_sum * (runtime.world_size / batch.global_size)
-        trial.precision.backward_and_step(
-            loss, trial.optimizer, parameters=parameters, grad_clip_norm=config.grad_clip_norm
-        )
-        sums += _step_sums(loss_sum, logits, batch.labels)
-    loss, top1, count = runtime.sum_over_ranks(sums).tolist()
+        moment = epoch + (step + 0.5) / batches.steps_per_epoch
+        set_lr(stepper.optimizer, config.lr * lr_factor(moment, config, trial.history))
+        sums += stepper.step(batch)
+        if trial.ema is not None:
+            trial.ema.update(trial.model)
+    loss, correct, count = runtime.sum_over_ranks(sums).tolist()
     seconds = time.perf_counter() - started
     return {
         "epoch": epoch + 1,
         "train_loss": loss / count,
-        "train_top1": top1 / count,
-        "lr": trial.optimizer.param_groups[0]["lr"],
+        "train_exact_match" if trial.kind == "multilabel" else "train_top1": correct / count,
+        "lr": max(group["lr"] for group in stepper.optimizer.param_groups),
         "images_per_s": count / seconds,
         "train_s": seconds,
+        "micro_batch_size": stepper.micro_batch_size,
     }
 
 
 def validate(trial: TrialState) -> EpochMetrics:
     """Metrics of the whole validation split."""
     started = time.perf_counter()
-    found = evaluate(
-        trial.model,
-        trial.val_batches,
-        normalize=trial.normalize,
-        precision=trial.precision,
-        runtime=trial.runtime,
-    )
-    return {
-        "val_loss": found["loss"],
-        "val_top1": found["top1"],
-        "val_top5": found["top5"],
-        "val_s": time.perf_counter() - started,
-    }
+    _average_statistics(trial)
+    found = _evaluate_within_memory(trial)
+    metrics = {f"val_{name}": value for name, value in found.items() if name != "count"}
+    return metrics | {"val_s": time.perf_counter() - started}
 
 
 def keep(trial: TrialState, metrics: EpochMetrics) -> None:
@@ -196,56 +110,40 @@ def keep(trial: TrialState, metrics: EpochMetrics) -> None:
         return
     files = TrialFiles(trial.runtime.trial_dir)
     if is_best:
-        save_weights(files.best_weights, trial.model.state_dict(), metadata={"epoch": str(int(metrics["epoch"]))})
+        weights = trial.kept_model.state_dict()
+        save_weights(files.best_weights, weights, metadata={"epoch": str(int(metrics["epoch"]))})
     save_checkpoint(files.checkpoint, snapshot(trial))
 
 
-def snapshot(trial: TrialState) -> dict[str, Any]:
-    """Everything that continuing needs. Schedule and random streams are functions of seed and epoch alone.
-
-    After the last epoch nothing is left to continue: then the history is enough, for a report that was lost.
-    """
-    state: dict[str, Any] = {
-        "config_digest": config_digest(trial.config),
-        "seed": trial.config.seed,
-        "epoch": len(trial.history),
-        "history": trial.history,
-    }
-    if len(trial.history) == trial.config.max_epochs:
-        return state
-    return state | {
-        "model": trial.model.state_dict(),
-        "optimizer": trial.optimizer.state_dict(),
-        "scaler": trial.precision.scaler.state_dict(),
-    }
-
-
-def restore(trial: TrialState) -> None:
-    """Loads the trial's checkpoint, where there is one.
-
-    Raises:
-        CheckpointError: if it is damaged or was written under another configuration.
-    """
-    if trial.runtime.trial_dir is None:
+def _average_statistics(trial: TrialState) -> None:
+    """Gives all ranks the mean of their running statistics, so that they validate and keep the same model."""
+    if trial.runtime.world_size == 1:
         return
-    path = TrialFiles(trial.runtime.trial_dir).checkpoint
-    state = load_checkpoint(path, device=trial.runtime.device)
-    if state is None:
-        return
-    if state["config_digest"] != config_digest(trial.config):
-        raise CheckpointError(
-            f"{path}: written under another configuration of this trial; delete it to train the trial anew"
-        )
-    trial.history = state["history"]
-    if "model" in state:
-        trial.model.load_state_dict(state["model"])
-        trial.optimizer.load_state_dict(state["optimizer"])
-        trial.precision.scaler.load_state_dict(state["scaler"])
+    models = [trial.model] if trial.ema is None else [trial.model, trial.ema.module]
+    with torch.no_grad():
+        for buffer in (buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()):
+            buffer.copy_(trial.runtime.sum_over_ranks(buffer) / trial.runtime.world_size)
 
 
-def config_digest(config: TrialConfig) -> str:
-    """Identifies what a trial trains; two trials with the same digest train the same."""
-    return hashlib.blake2b(config.model_dump_json().encode(), digest_size=8).hexdigest()
+def _evaluate_within_memory(trial: TrialState) -> dict[str, float]:
+    """Evaluates, with half as many images at a time whenever they do not fit. Ranks only meet when all are done."""
+    while True:
+        try:
+            return evaluate(
+                trial.kept_model,
+                trial.val_batches,
+                num_images=trial.val_batches.num_images,
+                kind=trial.kind,
+                num_classes=len(trial.class_names),
+                preprocess=trial.stepper.preprocess,
+                precision=trial.stepper.precision,
+                runtime=trial.runtime,
+            )
+        except Exception as error:
+            if not is_out_of_memory(error) or trial.val_batches.batch_size == 1:
+                raise
+        release_memory(trial.runtime.device)
+        trial.val_batches.batch_size = -(-trial.val_batches.batch_size // 2)
 
 
 def _is_best(trial: TrialState, metrics: EpochMetrics) -> bool:
@@ -255,9 +153,3 @@ def _is_best(trial: TrialState, metrics: EpochMetrics) -> bool:
     if metrics[metric] == best[metric]:  # accuracy ties often on small sets: the surer model wins
         return metrics["val_loss"] < best["val_loss"]
     return is_better(metrics[metric], best[metric], metric=metric)
-
-
-def _step_sums(loss_sum: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    count = torch.tensor(len(labels), dtype=torch.float64, device=logits.device)
-    with torch.no_grad():
-        return torch.stack([loss_sum.detach().double(), correct_in_top(logits, labels, k=1).double(), count])

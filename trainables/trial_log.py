@@ -15,18 +15,34 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
-from trainables.config import Hyperparameters, TrialConfig
+from trainables.config import TrialConfig
+from trainables.hyperparameters import Hyperparameters
 
-# Metric of an epoch -> tag in TensorBoard; a slash groups train and validation into one section.
-TAGS = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/val",
-    "train_top1": "top1/train",
-    "val_top1": "top1/val",
-    "val_top5": "top5/val",
-    "lr": "lr",
-    "images_per_s": "images_per_s",
-}
+_SPLITS = ("train", "val")
+_UNPLOTTED = ("epoch", "score", "best_epoch", "train_s", "val_s", "micro_batch_size")
+
+
+def tag_of(metric: str) -> str:
+    """The tag of an epoch's metric in TensorBoard: a slash groups training and validation into one section.
+
+    >>> tag_of("val_top1")
+    'top1/val'
+    """
+    split, _, name = metric.partition("_")
+    return f"{name}/{split}" if split in _SPLITS and name != "s" else metric
+
+
+def log_picture(folder: Path, *, tag: str, png: bytes, height: int, width: int) -> None:
+    """Writes an event file with one picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    with _create(folder, _file_name()) as file:
+        records = RecordWriter(file)
+        for event in (
+            {"file_version": "brain.Event:2"},
+            {"step": 0, "summary": Summary(value=[Summary.Value(tag=tag, image=picture)])},
+        ):
+            records.write(Event(wall_time=time.time(), **event).SerializeToString())
 
 
 class TrialLog:
@@ -44,15 +60,14 @@ class TrialLog:
         if trial_dir is None:
             return
         trial_dir.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
-        self._file = _create(trial_dir, name)
+        self._file = _create(trial_dir, _file_name())
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         if first_epoch:
             self._write(step=first_epoch + 1, session_log=SessionLog(status=SessionLog.START))
         values = config.model_dump(include=set(Hyperparameters.model_fields))
         plain = {name: "none" if value is None else value for name, value in values.items()}
-        experiment, start, self._end = hparams(plain, {TAGS[config.metric]: 0.0})  # type: ignore[no-untyped-call]
+        experiment, start, self._end = hparams(plain, {tag_of(config.metric): 0.0})  # type: ignore[no-untyped-call]
         self._write(summary=experiment)
         self._write(summary=start)
 
@@ -60,7 +75,11 @@ class TrialLog:
         """Logs one epoch, counted from 1."""
         if self._file is None:
             return
-        values = [Summary.Value(tag=tag, simple_value=metrics[name]) for name, tag in TAGS.items() if name in metrics]
+        values = [
+            Summary.Value(tag=tag_of(name), simple_value=value)
+            for name, value in metrics.items()
+            if name not in _UNPLOTTED
+        ]
         self._write(step=epoch, summary=Summary(value=values))
         self._file.flush()
 
@@ -76,6 +95,10 @@ class TrialLog:
 
     def _write(self, **event: Any) -> None:
         self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+
+
+def _file_name() -> str:
+    return f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
 
 
 def _create(folder: Path, name: str) -> BinaryIO:

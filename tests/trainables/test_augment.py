@@ -1,4 +1,4 @@
-"""Augmentations: each image's result is its own, and the distributions are those that are promised."""
+"""Augmentations: each image's result is its own, and pixels and distributions are torchvision's."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare, ks_2samp
 from torch import Tensor
 
-from trainables.augment import build_augment, check_augment, crop_and_flip
+from trainables.augment import build_augment, check_augment, jitter_factors
+from trainables.color import color_jitter
 from trainables.config import DataConfig, TrialConfig
+from trainables.erasing import AREA, RATIO, erasing_boxes
 from trainables.errors import ConfigError
-from trainables.randaugment import _operations, rand_augment
+from trainables.geometry import BOX_DRAWS, crop_and_flip, resized_crop, resized_crop_boxes, rotate
 
 PIPELINES: dict[str, Any] = {
     "mixed": (
@@ -35,26 +38,44 @@ def config(augment: str, **changes: Any) -> TrialConfig:
     return TrialConfig(data=DataConfig(name="digits"), augment=augment, augmentations=PIPELINES, **changes)
 
 
-def random_images(count: int, *, channels: int = 3, side: int = 16) -> Tensor:
-    pixels = np.random.default_rng(0).integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+def random_images(count: int, *, channels: int = 3, side: int | tuple[int, int] = 16) -> Tensor:
+    height, width = (side, side) if isinstance(side, int) else side
+    pixels = np.random.default_rng(0).integers(0, 256, (count, channels, height, width), dtype=np.uint8)
     return torch.from_numpy(pixels)
 
 
+# Every stage on, of which the policy is one; `none` and pipelines take the erasing only.
+VARIED = {"vflip": 0.5, "rotation": 30.0, "color_jitter": 0.5, "erasing": 0.5}
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("augment", ["none", "basic", "randaugment", "mixed"])
-def test_results_depend_on_seed_epoch_and_image_only(augment: str, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("augment", "changes"),
+    [
+        ("none", {}),
+        ("basic", {}),
+        ("basic", {"crop": "resized", **VARIED}),
+        ("randaugment", {"crop": "none"}),
+        ("autoaugment", VARIED),
+        ("trivialaugment", {"crop": "resized"}),
+        ("augmix", VARIED),
+        ("mixed", {}),
+        ("mixed", {"erasing": 0.9}),
+    ],
+)
+def test_results_depend_on_seed_epoch_and_slot_only(augment: str, changes: dict[str, Any], channels: int) -> None:
     images = random_images(48, channels=channels)
     before = images.clone()
     positions = torch.arange(48)
-    whole = build_augment(config(augment, seed=5), num_images=48)
+    whole = build_augment(config(augment, seed=5, **changes), num_images=48)
     whole.start_epoch(3)
     expected = whole(images, positions)
     assert expected.shape == images.shape
     assert expected.dtype == torch.uint8
     assert torch.equal(images, before)
 
-    # Another object, other batches in another order, after other epochs.
-    other = build_augment(config(augment, seed=5), num_images=48)
+    # Another object for an epoch of more slots, other batches in another order, after other epochs.
+    other = build_augment(config(augment, seed=5, **changes), num_images=480)
     other.start_epoch(0)
     other(images[:5], positions[:5])
     other.start_epoch(3)
@@ -66,81 +87,180 @@ def test_results_depend_on_seed_epoch_and_image_only(augment: str, channels: int
         assert not torch.equal(expected, images)
         other.start_epoch(4)
         assert not torch.equal(other(images, positions), expected)
-        reseeded = build_augment(config(augment, seed=6), num_images=48)
+        reseeded = build_augment(config(augment, seed=6, **changes), num_images=48)
         reseeded.start_epoch(3)
         assert not torch.equal(reseeded(images, positions), expected)
 
 
+def test_one_stage_does_not_disturb_another() -> None:
+    images = random_images(32)
+    found = []
+    for changes in ({}, {"erasing": 0.5}):
+        augment = build_augment(config("randaugment", **changes), num_images=32)
+        augment.start_epoch(0)
+        found.append(augment(images, torch.arange(32)))
+    plain, erased = found
+    untouched = (plain == erased).flatten(1).all(1)
+    assert 5 < untouched.sum() < 27  # the others differ where they are erased
+    assert (plain != erased).any(1).float().mean() < 0.33
+
+
+def test_large_batches_are_those_of_their_parts() -> None:
+    # More values than are augmented at once, and more slots than are drawn at once.
+    images = random_images(6, side=512).repeat(2, 1, 1, 1)
+    positions = torch.tensor([0, 4095, 4096, 9000, 12287, 12288, 1, 4097, 2, 3, 5, 20000])
+    augment = build_augment(config("augmix", rotation=10.0), num_images=50_000)
+    augment.start_epoch(1)
+    whole = augment(images, positions)
+    for row in (0, 2, 5, 11):
+        assert torch.equal(augment(images[row : row + 1], positions[row : row + 1])[0], whole[row])
+
+
 def test_crop_and_flip_by_hand() -> None:
-    images = random_images(3, side=8)
-    # Down, right and flip of: the padded image's top left; the middle, flipped; the bottom right.
-    draws = np.array([[0.0, 0.0, 0.9], [0.5, 0.5, 0.1], [0.999, 0.999, 0.9]], np.float32)
-    out = crop_and_flip(images, draws, padding=0.25, hflip=0.5)
+    images = random_images(4, side=8)
+    # Down, right, flips of: the padded image's top left; the middle, mirrored; the bottom right; upside down.
+    draws = np.array(
+        [[0, 0, 0.9, 0.9], [0.5, 0.5, 0.1, 0.9], [0.999, 0.999, 0.9, 0.9], [0.5, 0.5, 0.9, 0.1]], np.float32
+    )
+    out = crop_and_flip(images, draws, padding=0.25, hflip=0.5, vflip=0.5)
     assert torch.equal(out[0, :, 2:, 2:], images[0, :, :-2, :-2])
     assert not out[0, :, :2].any()
     assert torch.equal(out[1], images[1].flip(-1))
     assert torch.equal(out[2, :, :-2, :-2], images[2, :, 2:, 2:])
     assert not out[2, :, :, -2:].any()
+    assert torch.equal(out[3], images[3].flip(-2))
 
 
 def test_crop_offsets_and_flips_are_uniform() -> None:
     count = 9000
     images = torch.zeros(count, 1, 8, 8, dtype=torch.uint8)
     images[:, :, 3, 3] = 255
-    augment = build_augment(config("basic", hflip=0.25, crop_padding=0.125), num_images=count)
+    augment = build_augment(config("basic", hflip=0.25, vflip=0.5, crop_padding=0.125), num_images=count)
     augment.start_epoch(0)
     out = augment(images, torch.arange(count))
     row, column = np.unravel_index(out.view(count, -1).argmax(1).numpy(), (8, 8))
-    # 3 offsets each way; a flip moves column 3 to 4.
-    np.testing.assert_allclose(np.bincount(row)[2:5] / count, [1 / 3] * 3, atol=0.02)
-    expected = np.array([0.75, 0.75, 0.75, 0]) / 3 + np.array([0, 0.25, 0.25, 0.25]) / 3
-    np.testing.assert_allclose(np.bincount(column, minlength=6)[2:6] / count, expected, atol=0.02)
+    # 3 offsets each way; a flip moves place 3 to 4.
+    upright, flipped = np.array([1, 1, 1, 0]) / 3, np.array([0, 1, 1, 1]) / 3
+    for found, flip in ((row, 0.5), (column, 0.25)):
+        expected = count * ((1 - flip) * upright + flip * flipped)
+        assert chisquare(np.bincount(found, minlength=6)[2:6], expected).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("magnitude", [0, 9, 30])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_randaugment_operations_are_torchvisions(channels: int, magnitude: int) -> None:
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.v2 import RandAugment
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40), (20, 60)])
+def test_resized_crops_are_torchvisions(height: int, width: int) -> None:
+    from torchvision.transforms import RandomResizedCrop
 
-    reference = RandAugment(magnitude=magnitude)
-    images = random_images(5, channels=channels)
-    space = reference._AUGMENTATION_SPACE
-    ours = _operations(16, 16, magnitude)
-    assert len(ours) == len(space)
-    for number, ((name, (magnitudes, signed)), (apply, strength, draws_sign)) in enumerate(
-        zip(space.items(), ours, strict=True)
-    ):
-        assert signed == draws_sign
-        values = magnitudes(31, 16, 16)
-        theirs = 0.0 if values is None else float(values[magnitude])
-        for sign in (1, -1) if signed else (1,):
-            expected = reference._apply_image_or_video_transform(
-                images, name, sign * theirs, InterpolationMode.NEAREST, {torch.Tensor: None}
-            )
-            assert torch.equal(apply(images, sign * strength), expected), (name, sign)
-            # The same through the tables: a draw in the middle of the operation's share.
-            draws = np.full((5, 1, 2), [(number + 0.5) / len(ours), 0.75 if sign > 0 else 0.25], np.float32)
-            assert torch.equal(rand_augment(images.clone(), draws, magnitude=magnitude), expected), (name, sign)
-
-
-def test_randaugment_distribution_is_torchvisions() -> None:
-    from torchvision.transforms.v2 import RandAugment
-
-    count = 4000
-    image = random_images(1)
-    draws = np.random.default_rng(0).random((count, 2, 2), dtype=np.float32)
-    ours = rand_augment(image.repeat(count, 1, 1, 1), draws, magnitude=9).float()
     torch.manual_seed(0)
-    reference = RandAugment(num_ops=2, magnitude=9)
-    theirs = torch.stack([reference(image[0]) for _ in range(count)]).float()
-    # The mean of each pixel, within a few standard errors of the difference.
-    error = (ours.var(0) / count + theirs.var(0) / count).sqrt()
-    z = (ours.mean(0) - theirs.mean(0)) / error.clamp_min(1e-3)
-    assert z.abs().max() < 5
-    assert z.pow(2).mean() < 2
-    same = [float((x == image[0]).flatten(1).all(1).float().mean()) for x in (ours, theirs)]
-    assert same[0] == pytest.approx(same[1], abs=0.02)  # both operations were the identity, or acted as such
+    image = torch.zeros(1, height, width)
+    theirs = np.array([RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
+    draws = np.random.default_rng(0).random((4000, BOX_DRAWS), dtype=np.float32)
+    ours = resized_crop_boxes(draws, height=height, width=width, scale=0.2)
+    assert (ours[:, :2] >= 0).all()
+    assert (ours[:, :2] + ours[:, 2:] <= (height, width)).all()
+    assert_same_boxes(ours, theirs)
+
+    from torchvision.transforms.v2 import functional as tv
+
+    images = random_images(40, side=(height, width))
+    out = resized_crop(images, theirs[:40], vflip=np.arange(40) % 2 == 0)
+    for row, (top, left, box_height, box_width) in enumerate(theirs[:40].tolist()):
+        expected = tv.resized_crop(images[row].float(), top, left, box_height, box_width, [height, width]).round()
+        assert_close(out[row], expected.flip(-2) if row % 2 == 0 else expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 60), (8, 8)])
+def test_erased_boxes_are_torchvisions(height: int, width: int) -> None:
+    from torchvision.transforms import RandomErasing
+
+    torch.manual_seed(0)
+    image = torch.zeros(1, height, width)
+    found = [RandomErasing.get_params(image, AREA, RATIO, [0.0])[:4] for _ in range(4000)]
+    theirs = np.array([(0, 0, 0, 0) if box[2:] == (height, width) else box for box in found])
+    draws = np.random.default_rng(0).random((4000, BOX_DRAWS), dtype=np.float32)
+    assert_same_boxes(erasing_boxes(draws, height=height, width=width), theirs)
+
+
+def test_erasing_fills_a_rectangle_with_noise() -> None:
+    count = 4000
+    images = torch.full((count, 3, 16, 16), 77, dtype=torch.uint8)
+    augment = build_augment(config("none", erasing=0.3), num_images=count)
+    augment.start_epoch(0)
+    out = augment(images, torch.arange(count))
+    changed = (out != images).any(1)
+    assert changed.flatten(1).any(1).float().mean() == pytest.approx(0.3, abs=0.025)
+    for mask in changed[changed.flatten(1).any(1)][:200]:
+        rows, columns = mask.any(1), mask.any(0)
+        box = rows[:, None] & columns
+        # A noise pixel equals the image's in all three channels only once in millions.
+        assert torch.equal(mask, box)
+        assert not (rows.all() or columns.all())
+        assert rows.nonzero().diff(dim=0).le(1).all()
+    noise = out.movedim(1, -1)[changed].numpy().ravel()
+    assert noise.mean() == pytest.approx(127.5, abs=2)
+    assert noise.std() == pytest.approx(73.9, abs=2)  # uniform from 0 to 255
+    assert np.unique(out[changed.flatten(1).any(1)].flatten(1), axis=0).shape[0] > 1150  # no two are alike
+
+
+def test_rotation_is_torchvisions() -> None:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as tv
+
+    images = random_images(40, side=(16, 24))
+    degrees = np.linspace(-180, 180, 40)
+    for image, angle, rotated in zip(images, degrees, rotate(images, degrees), strict=True):
+        assert_close(rotated, tv.rotate(image, float(angle), InterpolationMode.BILINEAR))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_color_jitter_is_torchvisions(channels: int) -> None:
+    from torchvision.transforms.v2 import functional as tv
+
+    images = random_images(60, channels=channels)
+    images[0], images[1, 0] = 90, 200  # without hue, and with one hue
+    factors = np.random.default_rng(1).uniform([0, 0, 0, -0.5], [2, 2, 2, 0.5], (60, 4)).astype(np.float32)
+    factors[:8, :3], factors[4:12, 3] = 1, 0
+    out = color_jitter(images, torch.from_numpy(factors))
+    for image, (brightness, contrast, saturation, hue), ours in zip(images, factors.tolist(), out, strict=True):
+        expected = tv.adjust_brightness(image.float() / 255, brightness)
+        expected = tv.adjust_saturation(tv.adjust_contrast(expected, contrast), saturation)
+        assert_close(ours, (tv.adjust_hue(expected, hue) * 255).round())
+
+
+def test_jitter_and_rotation_are_drawn_as_torchvision_does() -> None:
+    from torchvision.transforms import ColorJitter, RandomRotation
+
+    torch.manual_seed(0)
+    reference = ColorJitter(0.4, 0.4, 0.4, 0.1)
+    ranges = (reference.brightness, reference.contrast, reference.saturation, reference.hue)
+    theirs = np.array([ColorJitter.get_params(*ranges)[1:] for _ in range(3000)])
+    ours = jitter_factors(np.random.default_rng(0).random((3000, 4), dtype=np.float32), strength=0.4)
+    for column in range(4):
+        assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
+
+    # The angle as it arrives: a dot above the middle of a large image moves by its sine.
+    count, side = 2000, 65
+    images = torch.zeros(count, 1, side, side, dtype=torch.uint8)
+    images[:, :, 1:4, 31:34] = 255
+    augment = build_augment(config("basic", crop="none", hflip=0.0, rotation=30.0), num_images=count)
+    augment.start_epoch(0)
+    columns = augment(images, torch.arange(count))[:, 0].float().sum(1)
+    moved = (columns * torch.arange(side)).sum(1) / columns.sum(1) - 32
+    angles = [RandomRotation.get_params([-30.0, 30.0]) for _ in range(count)]
+    assert ks_2samp(np.degrees(np.arcsin(-moved.numpy() / 30)), angles).pvalue > 1e-3
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    """Equal to within one level, and outright but where a result lies halfway between two levels."""
+    difference = (ours.float() - theirs.float()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() <= 0.05
+
+
+def assert_same_boxes(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Tops, lefts, heights, widths and areas (N, 4) of one distribution."""
+    for column in range(4):
+        assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
+    assert ks_2samp(ours[:, 2:].prod(1), theirs[:, 2:].prod(1)).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.config import Hyperparameters
+from trainables.architectures import takes_drop_path
 from trainables.errors import ModelError
+from trainables.hyperparameters import Hyperparameters
 from trainables.models import (
+    InputSpec,
+    auxiliary_weight,
     build_model,
     check_model,
     count_parameters,
-    input_statistics,
-    split_decay_parameters,
+    input_spec,
+    split_outputs,
 )
 
 TIMM = [
@@ -35,12 +39,47 @@ TORCHVISION = [
     "torchvision/mobilenet_v2",
     "torchvision/swin_t",
     "torchvision/squeezenet1_0",
+    "torchvision/mobilenet_v3_small",
     "torchvision/densenet121",
     "torchvision/efficientnet_b0",
     "torchvision/convnext_tiny",
     "torchvision/googlenet",
 ]
-ONLY_CHECKED = ["torchvision/vit_b_16", "torchvision/vgg11", "torchvision/inception_v3"]
+KERAS = "keras/EfficientNetB0"
+
+# The named families at the side that they are used with, and the least that a quick pass needs.
+GIANTS = [
+    ("resnet50", 224, 32),
+    ("resnet101", 224, 32),
+    ("efficientnet_b4", 380, 64),
+    ("efficientnet_b7", 600, 64),
+    ("vgg16", 224, 32),
+    ("vgg19_bn", 224, 32),
+    ("inception_v3", 299, 299),
+    ("mobilenetv2_100", 224, 32),
+    ("mobilenetv3_large_100", 224, 32),
+    ("vit_base_patch16_224", 224, 32),
+    ("vit_large_patch16_224", 224, 32),
+    ("vit_huge_patch14_224", 224, 28),
+    ("deit_base_patch16_224", 224, 32),
+    ("deit_base_distilled_patch16_224", 224, 32),
+    ("swin_base_patch4_window7_224", 224, 64),
+    ("convnext_base", 224, 32),
+    ("torchvision/resnet50", 224, 32),
+    ("torchvision/resnet101", 224, 32),
+    ("torchvision/efficientnet_b4", 380, 64),
+    ("torchvision/efficientnet_b7", 600, 64),
+    ("torchvision/vgg16", 224, 32),
+    ("torchvision/vgg19", 224, 32),
+    ("torchvision/inception_v3", 299, 299),
+    ("torchvision/mobilenet_v3_large", 224, 32),
+    ("torchvision/vit_b_16", 224, 32),
+    ("torchvision/vit_l_16", 224, 32),
+    ("torchvision/vit_h_14", 224, 28),
+    ("torchvision/swin_b", 224, 64),
+    ("torchvision/convnext_base", 224, 32),
+    ("torchvision/maxvit_t", 224, 224),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -54,25 +93,103 @@ def build(arch: str, *, in_chans: int = 3, image_size: int = 32, seed: int = 0, 
     return build_model(config, num_classes=7, in_chans=in_chans, image_size=image_size)
 
 
-@pytest.mark.parametrize("arch", ["small_cnn", *TIMM, *TORCHVISION])
-def test_learns_from_a_batch_of_gray_images(arch: str) -> None:
-    model = build(arch, in_chans=1, dropout=0.25)
-    scores = model(torch.randn(2, 1, 32, 32))
-    assert scores.shape == (2, 7)
+def skip_without_keras() -> None:
+    if find_spec("keras") is None:  # importing it here would settle its backend
+        pytest.skip("the extra `keras` is not installed")
+
+
+def assert_learns(model: nn.Module, images: torch.Tensor) -> None:
+    scores, auxiliary = split_outputs(model(images))
     assert scores.dtype == torch.float32
-    nn.functional.cross_entropy(scores, torch.tensor([0, 1])).backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    for each in (scores, *auxiliary):
+        assert each.shape == (len(images), 7)
+    labels = torch.arange(len(images))
+    loss = sum(nn.functional.cross_entropy(each, labels) for each in (scores, *auxiliary))
+    assert isinstance(loss, torch.Tensor)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     model.eval()
     with torch.no_grad():
-        assert model(torch.randn(1, 1, 32, 32)).shape == (1, 7)
+        assert model(images[:1]).shape == (1, 7)
+
+
+@pytest.mark.parametrize("arch", ["small_cnn", "cnn", *TIMM, *TORCHVISION])
+def test_learns_from_a_batch_of_gray_images(arch: str) -> None:
+    model = build(arch, in_chans=1, dropout=0.25)
+    assert_learns(model, torch.randn(2, 1, 32, 32))
     config = Hyperparameters(arch=arch, dropout=0.25)
     assert check_model(config, num_classes=7, in_chans=1, image_size=32) == count_parameters(model)
 
 
-@pytest.mark.parametrize("arch", ONLY_CHECKED)
-def test_checked_without_memory(arch: str) -> None:
-    config = Hyperparameters(arch=arch, pretrained=True)  # asks for nothing on the network
+@pytest.mark.parametrize(("arch", "own_size", "_"), GIANTS)
+def test_checked_without_memory(arch: str, own_size: int, _: int) -> None:
+    rates = {"dropout": 0.1, "drop_path": 0.1 if takes_drop_path(arch) else 0.0}
+    config = Hyperparameters(arch=arch, **rates)
+    assert check_model(config, num_classes=5, in_chans=1, image_size=own_size) > 2 * 10**6
+
+
+@pytest.mark.parametrize("arch", ["resnet50", "torchvision/vgg11"])
+def test_checking_asks_for_nothing_on_the_network(arch: str) -> None:
+    config = Hyperparameters(arch=arch, pretrained=True)
     assert check_model(config, num_classes=5, in_chans=3, image_size=96) > 10**7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "_", "small_size"), GIANTS)
+def test_giants_learn(arch: str, _: int, small_size: int) -> None:
+    rates = {"dropout": 0.1, "drop_path": 0.1 if takes_drop_path(arch) else 0.0}
+    model = build(arch, image_size=small_size, **rates)
+    assert_learns(model, torch.randn(2, 3, small_size, small_size))
+
+
+@pytest.mark.parametrize("arch", ["torchvision/inception_v3", "inception_v3", "torchvision/googlenet"])
+def test_auxiliary_heads(arch: str) -> None:
+    own = 224 if arch.endswith("googlenet") else 299
+    with torch.device("meta"):
+        model, images = build(arch, image_size=own, in_chans=1), torch.empty(2, 1, own, own)
+        scores, auxiliary = split_outputs(model(images))
+        assert [each.shape for each in auxiliary] == [(2, 7)] * (2 if own == 224 else 1)
+        assert scores.shape == (2, 7)
+        assert isinstance(model.eval()(images), torch.Tensor)
+        if own == 299:  # one pixel less, and the head's 5x5 kernel no longer fits
+            with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
+                model.train()(torch.empty(2, 1, 298, 298))
+            smaller = build(arch, image_size=298).train()
+            assert isinstance(smaller(torch.empty(2, 3, 298, 298)), torch.Tensor)
+    assert auxiliary_weight(arch) == (0.3 if own == 224 else 0.4)
+
+
+def test_other_networks_have_no_auxiliary_heads() -> None:
+    assert auxiliary_weight("resnet18") == auxiliary_weight("cnn") == auxiliary_weight("torchvision/vgg16") == 0
+    scores = torch.zeros(2, 3)
+    assert split_outputs(scores) == (scores, [])
+
+
+@pytest.mark.parametrize("arch", [arch for arch in (*TIMM, *TORCHVISION, KERAS) if takes_drop_path(arch)])
+def test_drop_path_is_the_highest_probability(arch: str) -> None:
+    if arch == KERAS:
+        skip_without_keras()
+
+    def rates(drop_path: float) -> list[float]:
+        with torch.device("meta"):
+            model = build(arch, drop_path=drop_path)
+        found = [getattr(each, "drop_prob", getattr(each, "p", None)) for each in model.modules() if is_drop_path(each)]
+        return [float(each or 0.0) for each in found]
+
+    # Blocks that have no way around them drop out of the row, so the deepest that is skipped may be one before.
+    assert 0.2 < max(rates(0.3)) <= 0.3 + 1e-6
+    assert max(rates(0.0), default=0.0) == 0.0
+
+
+def is_drop_path(module: nn.Module) -> bool:
+    return type(module).__name__ in ("DropPath", "StochasticDepth")
+
+
+@pytest.mark.parametrize("arch", ["small_cnn", "cnn", "vgg16", "torchvision/resnet18"])
+def test_drop_path_without_blocks_to_skip(arch: str) -> None:
+    with pytest.raises(ModelError, match=f"{arch}: has no blocks that can be skipped; set drop_path: 0"):
+        build(arch, drop_path=0.1)
 
 
 @pytest.mark.parametrize("arch", ["small_cnn", "resnet10t", "torchvision/resnet18", "torchvision/mobilenet_v2"])
@@ -104,7 +221,8 @@ def test_small_cnn_does_not_mix_the_images_of_a_batch() -> None:
 
 def test_small_cnn_learns_digits(tmp_path: Path) -> None:
     from trainables.config import DataConfig, SplitConfig
-    from trainables.data import load_data, make_splits
+    from trainables.data import load_data
+    from trainables.splits import make_splits
 
     data = load_data(DataConfig(name="digits"), cache_root=tmp_path)
     splits = make_splits(data, SplitConfig())
@@ -130,10 +248,11 @@ def test_small_cnn_learns_digits(tmp_path: Path) -> None:
         (
             "torchvision/alexnet",
             32,
-            r"torchvision/alexnet: cannot be built for images of 32x32 px .* set a larger task",
+            r"torchvision/alexnet: cannot be built for images of 32x32 px .* set a larger input_size",
         ),
         ("torchvision/vit_b_16", 40, "40x40 px"),
         ("vit_tiny_patch16_224", 8, "8x8 px"),
+        ("vit_tiny_patch16_224", 40, "40x40 px, which its patches of 16 px do not fill; set input_size: 32"),
         ("torchvision/inception_v3", 64, "64x64 px"),
     ],
 )
@@ -153,6 +272,7 @@ def test_images_that_do_not_fit(arch: str, image_size: int, message: str) -> Non
             "resnet18 has no pretrained weights named 'nonsense'; use resnet18 alone or .*a1_in1k",
         ),
         ("small_cnn", True, "small_cnn: it has no pretrained weights"),
+        ("efficientnet_b7", True, "give weights: PATH, or choose .*tf_efficientnet_b7"),
         ("vit_small_patch16_36x36_reg1", True, "unknown|no pretrained weights"),
     ],
 )
@@ -168,7 +288,10 @@ def test_names_and_weights_that_do_not_exist(arch: str, pretrained: bool, messag
             "resnet10t",
             r"resnet10t: its pretrained weights are neither cached nor reachable, wanted timm/resnet10t\.c3_in1k",
         ),
-        ("torchvision/resnet18", r"wanted https://download\.pytorch\.org/models/resnet18-.*set pretrained: false"),
+        (
+            "torchvision/resnet18",
+            r"wanted https://download\.pytorch\.org/models/resnet18-.*set pretrained: false .*weights: PATH",
+        ),
     ],
 )
 def test_weights_out_of_reach_fail_fast(
@@ -209,20 +332,43 @@ def test_cached_torchvision_weights_are_adapted(tmp_path: Path, monkeypatch: pyt
         torch.testing.assert_close(model.features(gray), published.features(gray.expand(-1, 3, -1, -1)))
 
 
-def test_input_statistics() -> None:
-    data = ([0.1], [0.2])
-    assert input_statistics(Hyperparameters(), data, 1) == data
-    mean, std = input_statistics(Hyperparameters(arch="torchvision/resnet18", pretrained=True), data, 3)
-    assert (mean, std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    mean, std = input_statistics(Hyperparameters(arch="resnet18", pretrained=True), data, 1)
-    assert mean == pytest.approx([0.449])
-    assert std == pytest.approx([0.226])
+DATA = ([0.1], [0.2])
 
 
-def test_decay_spares_vectors_and_position_embeddings() -> None:
-    model = build("vit_tiny_patch16_224")
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, exempt = ([names[id(parameter)] for parameter in part] for part in split_decay_parameters(model))
-    assert {"pos_embed", "cls_token", "head.bias", "norm.weight"} <= set(exempt)
-    assert "head.weight" in decayed
-    assert len(decayed) + len(exempt) == len(names)
+@pytest.mark.parametrize(
+    ("choices", "in_chans", "wanted"),
+    [
+        ({}, 1, InputSpec(32, [0.1], [0.2], "bicubic")),
+        ({"input_size": 48}, 1, InputSpec(48, [0.1], [0.2], "bicubic")),
+        ({"arch": "resnet18"}, 1, InputSpec(32, [0.1], [0.2], "bicubic")),
+        (
+            {"arch": "torchvision/resnet18", "pretrained": True},
+            3,
+            InputSpec(224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "bilinear"),
+        ),
+        (
+            {"arch": "swin_base_patch4_window12_384", "pretrained": True},
+            3,
+            InputSpec(384, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "bicubic"),
+        ),
+        (
+            {"arch": "vit_base_patch16_224.augreg_in21k", "pretrained": True, "input_size": 64},
+            1,
+            InputSpec(64, [0.5], [0.5], "bicubic"),
+        ),
+        (
+            {"arch": "torchvision/inception_v3", "pretrained": True},
+            3,
+            InputSpec(299, [0.5] * 3, [0.5] * 3, "bilinear"),
+        ),
+    ],
+)
+def test_input_spec(choices: dict[str, Any], in_chans: int, wanted: InputSpec) -> None:
+    assert input_spec(Hyperparameters(**choices), data_mean_std=DATA, in_chans=in_chans, image_size=32) == wanted
+
+
+def test_gray_images_get_the_average_over_rgb() -> None:
+    config = Hyperparameters(arch="resnet18", pretrained=True)
+    spec = input_spec(config, data_mean_std=DATA, in_chans=1, image_size=32)
+    assert spec.mean == pytest.approx([0.449])
+    assert spec.std == pytest.approx([0.226])

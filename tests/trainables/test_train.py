@@ -11,7 +11,7 @@ import torch
 from trainables.checkpoint import TrialFiles, load_checkpoint, load_weights
 from trainables.config import DataConfig, TrialConfig
 from trainables.errors import CheckpointError, ConfigError, DivergedError
-from trainables.optim import lr_factor
+from trainables.lr_schedules import lr_factor
 from trainables.runtime import LocalRuntime, MetricValue
 from trainables.train import train
 
@@ -40,8 +40,8 @@ class MortalRuntime(LocalRuntime):
         super().__init__(trial_dir=trial_dir, num_threads=1)
         self._dies_at = dies_at
 
-    def report(self, metrics: Mapping[str, MetricValue]) -> None:
-        super().report(metrics)
+    def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
+        super().report(metrics, last=last)
         if metrics["epoch"] == self._dies_at:
             raise Killed
 
@@ -51,10 +51,31 @@ def test_pinned_loss_curve() -> None:
     runtime = LocalRuntime(num_threads=1)
     train(config(), runtime)
     losses = [epoch["train_loss"] for epoch in runtime.reported]
-    assert losses == pytest.approx(PINNED, rel=2e-3)
+    assert losses == pytest.approx(PINNED, rel=1e-2)
 
 
-PINNED = [1.59098, 0.46754, 0.22693]
+PINNED = [1.59087, 0.46742, 0.22641]
+
+
+# One epoch on digits at 32 px: training loss, validation loss. Families differ in layers, so each guards its own.
+FAMILIES: dict[str, tuple[dict[str, object], tuple[float, float]]] = {
+    "cnn": ({"arch": "cnn", "cnn_width": 8}, (2.25978, 2.24706)),
+    "resnet": ({"arch": "test_resnet"}, (1.84469, 2.37993)),
+    "efficientnet": ({"arch": "test_efficientnet"}, (1.54354, 2.38056)),
+    "mobilenet": ({"arch": "mobilenetv3_small_050"}, (2.1659, 2.32436)),
+    "vit": ({"arch": "test_vit"}, (1.83894, 1.713)),
+    "convnext": ({"arch": "test_convnext"}, (1.77174, 1.56771)),
+    "torchvision": ({"arch": "torchvision/shufflenet_v2_x0_5"}, (2.19712, 2.31076)),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pinned_losses_of_each_family(family: str) -> None:
+    changes, pinned = FAMILIES[family]
+    runtime = LocalRuntime(num_threads=1)
+    train(config(**changes, input_size=32, lr=1e-3, max_epochs=1), runtime)
+    found = (runtime.reported[0]["train_loss"], runtime.reported[0]["val_loss"])
+    assert found == pytest.approx(pinned, rel=3e-2)
 
 
 def test_same_seed_same_curve_other_seed_other_curve() -> None:
@@ -73,8 +94,14 @@ def test_same_seed_same_curve_other_seed_other_curve() -> None:
         {"optimizer": "adamw", "dropout": 0.3, "augment": "basic", "label_smoothing": 0.1},
         {"optimizer": "sgd", "augment": "randaugment", "warmup_epochs": 1.5, "grad_clip_norm": 1.0},
         {"augment": "mine", "augmentations": {"mine": ["D4", {"Affine": {"rotate": [-20, 20], "p": 0.7}}]}},
+        {"augment": "trivialaugment", "mixup_alpha": 0.4, "cutmix_alpha": 1.0, "mix_prob": 0.7, "erasing": 0.5},
+        {"arch": "cnn", "cnn_width": 8, "optimizer": "lion", "ema_decay": 0.99, "lr_schedule": "one_cycle"},
+        {"arch": "test_resnet", "finetune": "progressive", "layer_decay": 0.7, "lr_schedule": "step", "step_epochs": 1},
+        {"optimizer": "rmsprop", "lr_schedule": "plateau", "plateau_patience": 1, "lr": 3e-2, "metric": "val_loss"},
+        {"arch": "test_vit", "input_size": 16, "drop_path": 0.2, "optimizer": "timm/nadamw", "micro_batch_size": 24},
+        {"loss": "focal", "class_weights": "effective", "sampling": "balanced", "augment": "augmix"},
     ],
-    ids=["adamw", "sgd", "albumentations"],
+    ids=["adamw", "sgd", "albumentations", "mixed", "averaged", "unfreezing", "plateau", "vit", "imbalance"],
 )
 def test_resume_equals_no_interruption(tmp_path: Path, dies_at: int, changes: dict[str, object]) -> None:
     whole = LocalRuntime(trial_dir=tmp_path / "whole", num_threads=1)
@@ -100,6 +127,25 @@ def test_a_finished_trial_is_not_trained_again(tmp_path: Path) -> None:
     train(config(max_epochs=2), again)
     assert again.reported == first.reported
     assert TrialFiles(tmp_path).checkpoint.stat().st_mtime_ns == before
+
+
+def test_patience_ends_a_trial_of_its_own_accord(tmp_path: Path) -> None:
+    class Listener(LocalRuntime):
+        ends: list[bool] = []  # noqa: RUF012 (one listener a test)
+
+        def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
+            super().report(metrics, last=last)
+            self.ends.append(last)
+
+    listener = Listener(trial_dir=tmp_path, num_threads=1)
+    # After the first epochs a rate of 1e-10 moves nothing: the metric stays what it is.
+    train(config(lr=1e-10, patience=2, max_epochs=10), listener)
+    best = int(listener.reported[-1]["best_epoch"])
+    assert len(listener.reported) == best + 2
+    assert listener.ends == [False] * (best + 1) + [True]
+    again = LocalRuntime(trial_dir=tmp_path, num_threads=1)
+    train(config(lr=1e-10, patience=2, max_epochs=10), again)
+    assert curve(again) == curve(listener)
 
 
 def test_checkpoint_comes_before_the_report(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""The average of a model's recent weights, which often classifies better than the latest ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class Ema:
+    """An exponential moving average of parameters and running statistics, updated after every step.
+
+    The first update copies the model; update t + 1 keeps min(decay, (1 + t) / (10 + t)) of the average, so that a
+    short trial is not averaged with its own beginning. Integers, and buffers that are constants rather than
+    statistics, are copied.
+
+    Args:
+        model: what is averaged; its device, types and memory formats are kept.
+        decay: in [0, 1); the average then spans about 1 / (1 - decay) steps.
+
+    Source: Polyak averaging as in arXiv:1512.00567 (section 8); warm-up, TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        self._decay = decay
+        self._approach = _Approach()
+        self._averaged = AveragedModel(model, multi_avg_fn=self._approach, use_buffers=True)
+        self._averaged.requires_grad_(False)
+        self._averaged.eval()
+        names = [name for name, _ in model.named_buffers()]
+        self._constants = [name for name in names if not name.rpartition(".")[2].startswith("running_")]
+
+    @property
+    def module(self) -> nn.Module:
+        """The averaged model, in evaluation mode."""
+        module: nn.Module = self._averaged.module
+        return module
+
+    @property
+    def num_updates(self) -> int:
+        """Updates so far."""
+        return int(self._averaged.n_averaged)  # lies on the CPU: reading it never waits for a GPU
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average towards the model as it now is."""
+        done = self.num_updates
+        self._approach.weight = 1.0 - min(self._decay, (1 + done) / (10 + done))
+        self._averaged.update_parameters(model)
+        if self._constants:  # an attention mask of -inf would have been averaged to NaN
+            current, averaged = dict(model.named_buffers()), dict(self.module.named_buffers())
+            for name in self._constants:
+                averaged[name].copy_(current[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that continuing exactly needs: tensors only."""
+        state: dict[str, Any] = self._averaged.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `state_dict` gave."""
+        self._averaged.load_state_dict(state)
+
+
+class _Approach:
+    """Moves tensors of one device and type towards others by a part `weight` of the way, in a few kernels.
+
+    An object of its own rather than a method of `Ema`: in a reference cycle the averaged model would outlive its trial
+    in memory.
+    """
+
+    weight: float = 1.0
+
+    @torch.no_grad()
+    def __call__(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _num_averaged: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(list(averaged), list(current), self.weight)
+        else:
+            torch._foreach_copy_(list(averaged), list(current))

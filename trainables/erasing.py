@@ -1,0 +1,79 @@
+"""Random erasing: a rectangle of an image replaced by noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.geometry import BOX_DRAWS, random_sizes, whole_numbers
+
+AREA = (0.02, 0.33)
+RATIO = (0.3, 3.3)
+# Whether, how large, where, and which noise.
+ERASING_DRAWS = 1 + BOX_DRAWS + 1
+# Each image's noise is a window of one strip of random pixels, so that no noise is drawn for it.
+_NUM_WINDOWS = 2**13
+
+
+def erase(images: Tensor, draws: np.ndarray, *, probability: float, noise: Tensor) -> Tensor:
+    """Images with a rectangle of random pixels, each with the given probability.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        draws: (B, ERASING_DRAWS) float32 in [0, 1).
+        probability: of an image to be erased in part.
+        noise: of `erasing_noise`, for images of this size.
+
+    Returns:
+        (B, C, H, W) uint8, a new tensor, channels-last in memory.
+
+    Source: arXiv:1708.04896, with its random values (RE-R); area, ratio and attempts as in torchvision's RandomErasing.
+    """
+    _, channels, height, width = images.shape
+    boxes = erasing_boxes(draws[:, 1:-1], height=height, width=width)
+    hit = np.flatnonzero(draws[:, 0] < probability)
+    # Only the erased pixels are touched: numbers of those in the batch, and for each its place in the noise.
+    inside = np.flatnonzero(_inside(boxes[hit], height, width))
+    image, pixel = np.divmod(inside, height * width)
+    places = whole_numbers(draws[hit, -1], _NUM_WINDOWS - 1)[image] + pixel
+    erased, noisy = (
+        torch.from_numpy(each).to(images.device) for each in (hit[image] * (height * width) + pixel, places)
+    )
+    out = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    out.view(-1, channels)[erased] = noise[noisy]
+    return out.permute(0, 3, 1, 2)
+
+
+def erasing_boxes(draws: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """Random rectangles: area uniform in 2 to 33 % of the image, aspect ratio log-uniform in [0.3, 3.3].
+
+    Args:
+        draws: (B, BOX_DRAWS) float32 in [0, 1).
+        height: of the images in pixels.
+        width: of the images in pixels.
+
+    Returns:
+        (B, 4) int64: top, left, height, width; height and width 0 where no attempt fits.
+    """
+    sizes, fits = random_sizes(draws, height, width, area=AREA, ratio=RATIO, largest=(height - 1, width - 1))
+    sizes = np.where(fits[:, None], sizes, 0)
+    top = whole_numbers(draws[:, -2], height - sizes[:, 0])
+    left = whole_numbers(draws[:, -1], width - sizes[:, 1])
+    return np.stack([top, left, sizes[:, 0], sizes[:, 1]], axis=1)
+
+
+def erasing_noise(generator: np.random.Generator, shape: torch.Size) -> Tensor:
+    """A strip of random pixels, (N, C) uint8, for images of shape (C, H, W)."""
+    channels, height, width = shape
+    return torch.from_numpy(generator.integers(0, 256, (_NUM_WINDOWS + height * width, channels), dtype=np.uint8))
+
+
+def _inside(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(B, H, W) bool: the pixels of each box."""
+    ys, xs = np.arange(height), np.arange(width)
+    top, left, box_height, box_width = (column[:, None] for column in boxes.T)
+    rows = (ys >= top) & (ys < top + box_height)
+    columns = (xs >= left) & (xs < left + box_width)
+    inside: np.ndarray = rows[:, :, None] & columns[:, None, :]
+    return inside

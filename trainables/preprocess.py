@@ -1,0 +1,49 @@
+"""From pixels to what a network takes: its size, zero mean and unit variance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Preprocess:
+    """Pixels of any size to normalised float32 of the network's size.
+
+    Args:
+        size: side in pixels.
+        mean, std: per channel, of pixel values in [0, 1].
+        interpolation: how images of another size are resized, with antialiasing.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        mean: list[float],
+        std: list[float],
+        interpolation: Literal["bilinear", "bicubic"],
+        device: torch.device,
+    ) -> None:
+        self._size = (size, size)
+        self._interpolation = interpolation
+        self._mean = (torch.tensor(mean, device=device) * 255).view(1, -1, 1, 1)
+        self._inverse_std = 1 / (torch.tensor(std, device=device) * 255).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Network input of a batch.
+
+        Args:
+            images: (B, C, H, W) from 0 to 255, uint8 or float32.
+
+        Returns:
+            (B, C, size, size) float32; a new tensor.
+        """
+        pixels = images.to(torch.float32, copy=True)
+        if pixels.shape[-2:] != self._size:
+            pixels = F.interpolate(pixels, self._size, mode=self._interpolation, antialias=True)
+            if self._interpolation == "bicubic":  # overshoots at edges, which no 8-bit image can
+                pixels.clamp_(0, 255)
+        return pixels.sub_(self._mean).mul_(self._inverse_std)
