@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -14,22 +14,32 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
-from search.config_checks import cross_problems, dump_space, parse_start_from, parse_whole_space
+from search.absolute_paths import absolute_data, absolute_weights
+from search.algorithm_config import SamplerConfig, SchedulerConfig
+from search.config_checks import cross_problems, dump_space, parse_start_from, parse_whole_space, whole_space
 from search.config_errors import Loc, Problem, dotted, problems_of, raise_problems
 from search.config_schema import recipe_schema, space_schema
 from search.config_types import Duration, Metric, Pipelines, Slug, duration_s, slug
-from search.domains import Param, Scalar, StrictFloat, StrictInt
-from search.overrides import apply_override, release_starting_points
+from search.domain_options import Tag
+from search.domains import Param
+from search.forbid import Combination, dump_forbid, parse_forbid
+from search.includes import INCLUDE, INCLUDE_SCHEMA, read_with_includes
+from search.matching import MATCHES_SCHEMA
+from search.overrides import apply_override, release
+from search.pipeline_params import PREFIX, fill_pipelines
+from search.priors import prior_points
+from search.scalars import Scalar, StrictFloat, StrictInt
+from search.scaling import scaled
 from search.space import Space
-from search.yaml_file import YamlFile, read_yaml
+from search.yaml_file import YamlFile
 from search.yaml_syntax import dump_yaml
-from trainables.config import DataConfig, Frozen, SplitConfig, TrialConfig
+from trainables.config import DataConfig, SplitConfig, TrialConfig
 from trainables.errors import ConfigError
-
-_MAX_SEED = 2**32 - 1  # NumPy's
+from trainables.hyperparameters import Frozen
 
 
 class TaskConfig(Frozen):
@@ -40,31 +50,18 @@ class TaskConfig(Frozen):
     metric: Metric = Field(default="val_top1", description="Validation metric that the search improves.")
 
 
-class SamplerConfig(Frozen):
-    """Who proposes the next trial."""
-
-    name: Literal["tpe", "random"] = Field(default="tpe", description="tpe learns from finished trials.")
-    seed: StrictInt = Field(default=0, ge=0, le=_MAX_SEED, description="Seed of the proposals and of the trials.")
-    startup_trials: StrictInt = Field(default=10, ge=0, description="Random trials before tpe begins to learn.")
-
-
-class SchedulerConfig(Frozen):
-    """Which trials are stopped early."""
-
-    name: Literal["asha", "none"] = Field(default="asha", description="asha stops trials (arXiv:1810.05934).")
-    max_epochs: StrictInt = Field(
-        ge=1, description="Epochs of a trial that is not stopped; its lr_schedule spans them.", examples=[50]
-    )
-    grace_period: StrictInt = Field(default=1, ge=1, description="Epochs before a trial may be stopped.")
-    reduction_factor: StrictInt = Field(default=3, ge=2, description="Of this many trials one goes on at each rung.")
-
-
 class ResourcesConfig(Frozen):
     """On what one trial runs, and how many run at a time."""
 
     workers: StrictInt = Field(default=1, ge=1, description="Processes of one trial; 2 or more train with DDP.")
     cpus_per_worker: StrictFloat = Field(default=1.0, gt=0, description="CPU cores of each worker.")
     gpus_per_worker: StrictFloat = Field(default=0.0, ge=0, description="GPUs of each worker; may be a fraction.")
+    micro_batch_size: StrictInt | None = Field(
+        default=None,
+        ge=1,
+        description="Most images that a worker passes through the network at once; the rest of its share of a batch "
+        "follows, with gradients accumulated. By default as many as fit.",
+    )
     max_concurrent_trials: StrictInt | None = Field(
         default=None, ge=1, description="Trials at a time; by default as many as the cluster holds."
     )
@@ -97,15 +94,24 @@ class SearchConfig(Frozen):
     scheduler: SchedulerConfig = Field(description="Which trials are stopped early.", examples=["{max_epochs: 50}"])
     resources: ResourcesConfig = Field(default=ResourcesConfig(), description="On what one trial runs.")
     budget: BudgetConfig = Field(default=BudgetConfig(), description="When the search ends.")
+    forbid: Annotated[
+        tuple[Combination, ...],
+        PlainValidator(parse_forbid),
+        PlainSerializer(dump_forbid),
+        WithJsonSchema({"type": "array", "items": MATCHES_SCHEMA}),
+    ] = Field(default=(), description="Combinations that no trial may have: values, lists of them, or bounds.")
     start_from: Annotated[tuple[dict[str, Scalar], ...], BeforeValidator(parse_start_from)] = Field(
         default=(), description="Recipes tried first; parameters left out are sampled."
     )
+    tags: tuple[Tag, ...] = Field(default=(), description="Words of your own, kept with the run.")
 
     @model_validator(mode="wrap")
     @classmethod
     def _tell_all_problems(cls, data: Any, handler: ModelWrapValidatorHandler[SearchConfig]) -> SearchConfig:
         # Checks across sections run on what is sound of each, even where another part has failed.
         across = cross_problems(data) if isinstance(data, Mapping) else []
+        if isinstance(data, Mapping):
+            data = {key: _as_tuples(part) if key in ("task", "tags") else part for key, part in data.items()}
         try:
             config = handler(data)
         except ValidationError as error:
@@ -114,6 +120,18 @@ class SearchConfig(Frozen):
         raise_problems(cls.__name__, across)
         return config
 
+    @property
+    def search_space(self) -> Space:
+        """All that is searched: the section `space`, the arguments of its pipelines, less what is forbidden."""
+        return Space(whole_space(self.space, self.augmentations), forbid=self.forbid)
+
+    @property
+    def starting_points(self) -> tuple[dict[str, Scalar], ...]:
+        """What is tried first: the recipes of `start_from`, then what the priors of the parameters ask for."""
+        seed = self.sampler.seed
+        priors = prior_points(self.search_space.domains, trials=self.sampler.startup_trials, seed=seed)
+        return (*self.start_from, *priors)
+
     def shared_by_trials(self) -> dict[str, Any]:
         """The fields of `TrialConfig` that are the same in every trial, as plain values."""
         return {
@@ -121,10 +139,26 @@ class SearchConfig(Frozen):
             "data": self.task.data.model_dump(mode="json"),
             "split": self.task.split.model_dump(mode="json"),
             "metric": self.task.metric,
-            "augmentations": self.model_dump(mode="json")["augmentations"],
+            "augmentations": fill_pipelines(self.augmentations, {}),
             "max_epochs": self.scheduler.max_epochs,
+            "micro_batch_size": self.resources.micro_batch_size,
             "seed": self.sampler.seed,
         }
+
+    def trial_fields(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of `TrialConfig` in which a trial differs from `shared_by_trials`, as plain values.
+
+        Scaled values are computed here, and searched arguments go into their pipelines.
+
+        Args:
+            params: what the sampler chose, under the names of `search_space`; fixed values need not be repeated.
+        """
+        own = {name: value for name, value in params.items() if not name.startswith(PREFIX)}
+        values = scaled(self.space, {**Space(self.space).fixed, **own})
+        fields = {name: values[name] for name in own}
+        if len(own) < len(params):
+            fields["augmentations"] = fill_pipelines(self.augmentations, params)
+        return fields
 
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
         """What a trial with these parameters trains; fixed values need not be repeated.
@@ -133,10 +167,17 @@ class SearchConfig(Frozen):
             ConfigError: if the parameters are not those of a valid trial.
         """
         try:
-            return TrialConfig.model_validate({**self.shared_by_trials(), **params})
+            return TrialConfig.model_validate({**self.shared_by_trials(), **self.trial_fields(params)})
         except ValidationError as error:
             told = (f"{dotted(loc) or 'trial'}: {text}" for loc, text in problems_of(error, TrialConfig))
             raise ConfigError("\n".join(told)) from error
+
+
+def _as_tuples(value: Any) -> Any:
+    """Lists as tuples: a strict validation takes no list for a tuple, not even from JSON, once Python has read it."""
+    if isinstance(value, Mapping):
+        return {key: _as_tuples(part) for key, part in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def load_search(path: Path, *, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -150,7 +191,7 @@ def load_search(path: Path, *, overrides: Sequence[str] = ()) -> SearchConfig:
     Raises:
         ConfigError: with every problem on a line of its own.
     """
-    file = read_yaml(path)
+    file = read_with_includes(path)
     data = {"name": slug(path.stem), **file.data}
     problems: list[Problem] = []
     applied: dict[Loc, str] = {}
@@ -161,7 +202,7 @@ def load_search(path: Path, *, overrides: Sequence[str] = ()) -> SearchConfig:
             applied[loc] = text
         else:
             refused.append(f"-o {text}: {problem.text}")
-    release_starting_points(data, applied)
+    release(data, applied)
     config = None
     try:
         # JSON is validated strictly: "0.1" is no number and 1 is not true.
@@ -169,18 +210,16 @@ def load_search(path: Path, *, overrides: Sequence[str] = ()) -> SearchConfig:
     except ValidationError as error:
         problems += problems_of(error, SearchConfig)
     if config is None or refused:
-        problems.sort(key=lambda problem: file.line_of(problem.loc) or 0)
+        problems.sort(key=lambda problem: _place(problem.loc, file))
         raise ConfigError("\n".join([*(_line(problem, file, applied) for problem in problems), *refused]))
     return config
 
 
 def with_absolute_root(config: SearchConfig) -> SearchConfig:
-    """The search with its images at an absolute path, so that it means the same from any working directory."""
-    data = config.task.data
-    if data.root is None:
-        return config
-    data = data.model_copy(update={"root": str(Path(data.root).expanduser().absolute())})
-    return config.model_copy(update={"task": config.task.model_copy(update={"data": data})})
+    """The search with its images and weights at absolute paths, so that it means the same from anywhere."""
+    task = config.task.model_copy(update={"data": absolute_data(config.task.data)})
+    space, recipes, forbid = absolute_weights(config.space, recipes=config.start_from, forbid=config.forbid)
+    return config.model_copy(update={"task": task, "space": space, "start_from": recipes, "forbid": forbid})
 
 
 def to_yaml(config: SearchConfig) -> str:
@@ -194,7 +233,15 @@ def json_schema() -> dict[str, Any]:
     properties = schema["properties"]
     properties["space"] |= space_schema()
     properties["start_from"] |= recipe_schema()
+    properties[INCLUDE] = INCLUDE_SCHEMA
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": [INCLUDE]}]  # which may bring the rest
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "vistune search"}
+
+
+def _place(loc: Loc, file: YamlFile) -> tuple[bool, str, int]:
+    """The order in which problems are told: the file itself, then those it includes, each from top to bottom."""
+    path = file.path_of(loc)
+    return path != file.path, str(path), file.line_of(loc) or 0
 
 
 def _line(problem: Problem, file: YamlFile, applied: Mapping[Loc, str]) -> str:
@@ -203,6 +250,6 @@ def _line(problem: Problem, file: YamlFile, applied: Mapping[Loc, str]) -> str:
     made = [text for place, text in applied.items() if loc[: len(place)] == place]
     if not made and loc not in file.lines:  # a section that only an override made
         made = [text for place, text in applied.items() if loc and place[: len(loc)] == loc]
-    line = file.line_of(loc)
-    where = f"-o {made[-1]}" if made else f"{file.path}:{line}" if line else f"{file.path}"
+    path, line = file.path_of(loc), file.line_of(loc)
+    where = f"-o {made[-1]}" if made else f"{path}:{line}" if line else f"{path}"
     return f"{where}: {dotted(loc)}: {problem.text}" if loc else f"{where}: {problem.text}"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from search.algorithm_checks import algorithm_problems
 from search.config_errors import Problem, found, raise_problems, unknown_key
-from search.domains import CategoricalDomain, Domain, Param, Scalar
+from search.domains import CategoricalDomain, Domain, Param, dump_param
+from search.forbid import parse_forbid
 from search.parameters import parse_recipe, parse_space, recipe_problems
+from search.pipeline_params import PipelineParam, pipeline_params, searched_arguments
+from search.scalars import Scalar
+from search.scaling import scaling_problems
 from search.space import Space
-from trainables.config import BUILTIN_AUGMENTATIONS, Hyperparameters
+from search.space_checks import Places, condition_problems, forbid_problems
+from trainables.hyperparameters import BUILTIN_AUGMENTATIONS, Hyperparameters
 from trainables.nearest import nearest
 
 
@@ -22,15 +28,7 @@ def parse_whole_space(raw: Any) -> dict[str, Param]:
 
 def dump_space(params: dict[str, Param]) -> dict[str, Any]:
     """The section `space` as plain data."""
-    return {name: _dump_param(param) for name, param in params.items()}
-
-
-def _dump_param(param: Param) -> Any:
-    if not isinstance(param, Domain):
-        return param
-    dumped = param.model_dump()
-    step = dumped.pop("step", None)
-    return {"type": dumped.pop("type"), **dumped} | ({} if step is None else {"step": step})
+    return {name: dump_param(param) for name, param in params.items()}
 
 
 def parse_start_from(raw: Any) -> tuple[dict[str, Scalar], ...]:
@@ -49,14 +47,48 @@ def cross_problems(data: Mapping[str, Any]) -> list[Problem]:
         data: the whole search before validation; parts that are wrong in themselves are passed over.
     """
     params, wrong = parse_space(data.get("space"))
+    arguments = pipeline_params(data.get("augmentations"))
     problems = [
         *_augment_problems(params, data.get("augmentations", {})),
         *_epoch_problems(params, data.get("scheduler")),
-        *_start_problems(data.get("start_from", ()), params, data.get("space")),
+        *_weights_problems(params),
+        *_start_problems(data.get("start_from", ()), params, data),
+        *scaling_problems(params),
     ]
-    if not wrong:
-        problems += _budget_problems(params, data.get("budget"))
+    if not wrong and not any(each.problems for each in arguments):
+        problems += _whole_space_problems(params, arguments, data)
     return problems
+
+
+def _whole_space_problems(
+    params: Mapping[str, Param], arguments: Sequence[PipelineParam], data: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """What needs every parameter to be sound: conditions first, and what is said about combinations after them."""
+    whole = whole_space(params, data.get("augmentations"))
+    places = Places({each.name: ("augmentations", *each.loc) for each in arguments})
+    problems = condition_problems(whole, places)
+    yield from problems
+    try:
+        forbid = parse_forbid(data.get("forbid", ()))
+    except ValueError:
+        return  # told where the section is parsed
+    if problems:
+        return
+    banned = forbid_problems(forbid, whole)
+    yield from banned
+    if banned:
+        return
+    space = Space(whole, forbid=forbid)
+    yield from algorithm_problems(
+        space, sampler=_part(data.get("sampler"), "name"), scheduler=_part(data.get("scheduler"), "name")
+    )
+    yield from _budget_problems(space, data.get("budget"))
+    yield from _start_space_problems(space, data.get("start_from", ()))
+
+
+def whole_space(params: Mapping[str, Param], pipelines: Any) -> dict[str, Param]:
+    """The parameters of the section `space`, and the searched arguments of the pipelines that it names."""
+    return {**params, **searched_arguments(pipelines, params.get("augment"))}
 
 
 def _augment_problems(params: Mapping[str, Param], pipelines: Any) -> Iterator[Problem]:
@@ -85,25 +117,54 @@ def _epoch_problems(params: Mapping[str, Param], scheduler: Any) -> Iterator[Pro
             yield Problem(loc, text)
 
 
-def _start_problems(recipes: Any, params: Mapping[str, Param], written: Any) -> Iterator[Problem]:
+def _weights_problems(params: Mapping[str, Param]) -> Iterator[Problem]:
+    local = [value for _, value in _values(params, "weights") if value is not None]
+    if local and any(value is True for _, value in _values(params, "pretrained")):
+        text = f"excludes pretrained: true, found weights: {local[0]}; keep one of them"
+        yield Problem(("space", "weights"), text)
+
+
+def _start_problems(recipes: Any, params: Mapping[str, Param], data: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the values of starting points, one by one."""
+    written = data.get("space")
     if not isinstance(recipes, list | tuple) or not isinstance(written, Mapping):
         return
+    whole = whole_space(params, data.get("augmentations"))
+    unsound = [each.name for each in pipeline_params(data.get("augmentations")) if each.problems]
+    known = list(dict.fromkeys([*written, *whole, *unsound]))
     for index, raw in enumerate(recipes):
         recipe, _ = parse_recipe(raw)
-        problems = list(recipe_problems(recipe, params))
-        for name in recipe:
-            if name not in written:
-                text = unknown_key(name, written).replace("unknown key", "is not in the space", 1)
-                default = Hyperparameters.model_fields[name].default
-                text += f"; add {name} to the space, or leave it at {default}"
-                problems.append(Problem((name,), text))
+        problems = list(recipe_problems(recipe, whole))
+        problems += [Problem((name,), _not_in_space(name, known)) for name in recipe if name not in known]
         yield from (problem.under("start_from", index) for problem in problems)
 
 
-def _budget_problems(params: Mapping[str, Param], budget: Any) -> Iterator[Problem]:
+def _not_in_space(name: str, known: Sequence[str]) -> str:
+    text = unknown_key(name, known).replace("unknown key", "is not in the space", 1)
+    if name not in Hyperparameters.model_fields:
+        return text
+    return f"{text}; add {name} to the space, or leave it at {Hyperparameters.model_fields[name].default}"
+
+
+def _start_space_problems(space: Space, recipes: Any) -> Iterator[Problem]:
+    """Starting points whose values are right by themselves, and wrong beside each other."""
+    known = {*space.searched, *space.fixed}
+    for index, raw in enumerate(recipes if isinstance(recipes, list | tuple) else ()):
+        recipe, wrong = parse_recipe(raw)
+        if wrong or not recipe or not known.issuperset(recipe):
+            continue
+        if any(text is not None for text in (space.value_problem(name, value) for name, value in recipe.items())):
+            continue
+        text = space.contains(recipe, partial=True)
+        if text is not None:
+            name, _, sentence = text.partition(": ")
+            yield Problem(("start_from", index, name), sentence)
+
+
+def _budget_problems(space: Space, budget: Any) -> Iterator[Problem]:
     if budget is not None and any(_part(budget, key) is not None for key in ("trials", "epochs", "time")):
         return
-    if Space(params).num_combinations is None:
+    if space.num_combinations is None:
         text = "the space has no end, found no limit; add trials: 60, epochs: 1000 or time: 30m"
         yield Problem(("budget",), text)
 

@@ -115,7 +115,9 @@ def _not_one_of(shown: str, value: str, expected: str) -> str:
     options = re.findall(r"'([^']*)'", expected)
     matches = nearest(value, options, count=1)
     remedy = f"write {matches[0]}" if matches else f"write one of {', '.join(options)}"
-    return f"must be {' or '.join(options)}, found {shown}; {remedy}"
+    *others, last = options
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"must be {listed}, found {shown}; {remedy}"
 
 
 def _model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from search.parameters import DOMAINS, fitting_types
-from trainables.config import Hyperparameters
+from search.domains import DOMAINS
+from search.parameters import fitting_types
+from search.pipeline_params import PREFIX
+from trainables.hyperparameters import Hyperparameters
 
 Schema = dict[str, Any]
 
@@ -17,7 +20,8 @@ def space_schema() -> Schema:
 
 def recipe_schema() -> Schema:
     """A list of starting points: values by parameter."""
-    return {"type": "array", "items": _closed(_fields())}
+    arguments = {f"^{re.escape(PREFIX)}": {"type": ["string", "number", "boolean", "null"]}}
+    return {"type": "array", "items": _closed(_fields()) | {"patternProperties": arguments}}
 
 
 def _fields() -> dict[str, Schema]:

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from search.config_errors import Problem, found, raise_problems
-from trainables.config import BUILTIN_AUGMENTATIONS, METRIC_MODES, AugmentationStep
+from search.pipeline_params import pipeline_params
+from trainables.config import AugmentationStep
+from trainables.hyperparameters import BUILTIN_AUGMENTATIONS
+from trainables.metric_names import METRIC_MODES
 from trainables.nearest import nearest
 from trainables.pipeline_names import pipeline_problems
 
@@ -66,6 +69,7 @@ def _check_pipelines(value: Any) -> dict[str, tuple[AugmentationStep, ...]]:
         if name in BUILTIN_AUGMENTATIONS:
             problems.append(Problem((name,), f"is built in, found a pipeline of that name; call it my_{name}"))
         problems += [Problem((name, *loc), text) for loc, text in pipeline_problems(steps)]
+    problems += [each.under(*argument.loc) for argument in pipeline_params(value) for each in argument.problems]
     raise_problems("augmentations", problems)
     return {name: tuple(steps) for name, steps in value.items()}
 

@@ -11,15 +11,18 @@ from rich.table import Table
 
 from search.config import SearchConfig, to_yaml
 from search.ledger import Status, TrialRecord, rank
+from search.lint import lint
 from search.live import STATUS_NAMES, describe_params
 from search.results import RunPaths
 from search.space import Space
 
 if TYPE_CHECKING:
+    from search.preflight import Preflight
     from search.session import Outcome
 
 SAMPLED_TRIALS = 5
 BEST_TRIALS = 10
+SHOWN_SKIPPED = 5
 
 
 def describe_start(console: Console, config: SearchConfig, paths: RunPaths, *, resumed: bool) -> None:
@@ -39,9 +42,51 @@ def describe_search(console: Console, config: SearchConfig) -> None:
     """The resolved search, a few sampled trials, and every architecture's parameter count; nothing is trained."""
     console.print("[bold]resolved search[/bold]")
     console.print(to_yaml(config), markup=False)
-    _describe_space(console, Space(config.space))
+    _describe_space(console, config.search_space)
     _describe_samples(console, config)
     _describe_architectures(console, config)
+
+
+def describe_warnings(console: Console, config: SearchConfig) -> None:
+    """What looks like a slip in a search that is valid."""
+    for warning in lint(config):
+        console.print("[yellow]warning[/yellow]", end=" ")
+        console.print(warning, markup=False)
+
+
+def check_visibly(console: Console, config: SearchConfig) -> Preflight:
+    """The checks before a search, with a bar while images are decoded, and a line on what was found."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from search.preflight import check_search
+
+    columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        found = check_search(
+            config, progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+        )
+    _describe_images(console, found)
+    return found
+
+
+def _describe_images(console: Console, found: Preflight) -> None:
+    data, splits = found.data, found.splits
+    _, height, width, channels = data.shape
+    names = "labels" if data.kind == "multilabel" else "classes"
+    console.print(
+        f"images: {height}x{width}, {channels} channel(s), {len(data.class_names)} {names}; "
+        f"{len(splits.train):,} train, {len(splits.val):,} val, {len(splits.test):,} test; "
+        f"{'decoded in every epoch' if data.loading == 'stream' else 'kept decoded'}: {data.loading_reason}",
+        highlight=False,
+    )
+    if data.skipped:
+        total = len(data.labels) + len(data.skipped)
+        console.print(f"[yellow]{len(data.skipped)} of {total:,} images cannot be read and are left out[/yellow]:")
+        for line in data.skipped[:SHOWN_SKIPPED]:
+            console.print(f"  {line}", markup=False)
+        if len(data.skipped) > SHOWN_SKIPPED:
+            console.print(f"  and {len(data.skipped) - SHOWN_SKIPPED} more, all in the run's environment.json")
 
 
 def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, outcome: Outcome) -> None:
@@ -52,8 +97,9 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     _describe_failures(console, outcome.records)
     if outcome.test is not None:
         low, high = outcome.test["interval95"]
+        name, key = ("top-1", "top1") if "top1" in outcome.test else ("exact match", "exact_match")
         console.print(
-            f"[bold green]test top-1 {outcome.test['top1']:.4f}[/bold green] "
+            f"[bold green]test {name} {outcome.test[key]:.4f}[/bold green] "
             f"(95 % interval {low:.4f} to {high:.4f}, {outcome.test['images']} images that the search never saw) "
             f"with trial {outcome.test['trial']}"
         )
@@ -62,7 +108,10 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     if outcome.state == "failed":
         console.print(f"[bold red]the search failed[/bold red]; the log is {_shown(paths)}/logs/search.log")
     shown = _shown(paths)
-    lines = [("everything", shown), ("curves", f"tensorboard --logdir {shown}/trials")]
+    lines = [("everything", shown)]
+    if paths.report.is_file():
+        lines.append(("report", f"{shown}/{paths.report.name}"))
+    lines.append(("curves", f"tensorboard --logdir {shown}/trials"))
     lines.append(("study", f"optuna-dashboard {shown}/study.log"))
     if outcome.state == "finished":
         lines.append(("predict", f"python -m search.predict {shown} IMAGE..."))
@@ -87,37 +136,32 @@ def _describe_samples(console: Console, config: SearchConfig) -> None:
     """Trials as the sampler would begin: recipes first, then draws by the configured seed."""
     import optuna
 
-    from search.study import build_sampler, enqueue_recipes
+    from search.samplers import build_sampler
+    from search.study import enqueue_recipes
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = Space(config.space)
-    study = optuna.create_study(sampler=build_sampler(config.sampler, trials_so_far=0))
-    enqueue_recipes(study, config.start_from, space)
+    space = config.search_space
+    study = optuna.create_study(sampler=build_sampler(config.sampler, trials_so_far=0, space=space))
+    enqueue_recipes(study, config.starting_points, space)
     table = Table(title="first trials", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in space.searched:
         table.add_column(name)
     for _ in range(SAMPLED_TRIALS):
         params = space.suggest(study.ask())
+        if space.forbidden(params) is not None:
+            continue
         table.add_row(*(_cell(params.get(name)) for name in space.searched))
     console.print(table)
 
 
 def _describe_architectures(console: Console, config: SearchConfig) -> None:
-    from search.preflight import check_search
-
-    found = check_search(config)
+    found = check_visibly(console, config)
     table = Table(title="architectures", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("name")
     table.add_column("parameters", justify="right")
     for arch, count in found.num_parameters.items():
         table.add_row(arch, f"{count:,}")
     console.print(table)
-    height, width, channels = found.data.images.shape[1:]
-    splits = found.splits
-    console.print(
-        f"images: {height}x{width}, {channels} channel(s), {len(found.data.class_names)} classes; "
-        f"{len(splits.train):,} train, {len(splits.val):,} val, {len(splits.test):,} test"
-    )
 
 
 def _best_trials(records: list[TrialRecord], config: SearchConfig) -> Table:
@@ -158,4 +202,6 @@ def _shown(paths: RunPaths) -> str:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

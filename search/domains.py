@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from pydantic import BeforeValidator, Field, Strict, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from search.config_errors import Problem, found, raise_problems
-from trainables.config import Frozen
-
-Scalar = str | int | float | bool | None
-StrictFloat = Annotated[float, Strict()]  # a whole number is accepted, text is not
-StrictInt = Annotated[int, Strict()]
-StrictBool = Annotated[bool, Strict()]
+from search.config_errors import Problem, found, problems_of, raise_problems
+from search.domain_options import Options
+from search.scalars import OneScalar, Scalar, StrictBool, StrictFloat, StrictInt, same, word
+from trainables.hyperparameters import Frozen
 
 _MAX_STEPS = 10**9  # beyond this a grid is a continuum for every purpose
 
@@ -101,7 +98,22 @@ class _Range(Frozen):
         return f"{self.low:g} … {self.high:g}{', log' if self.log else ''}{step}"
 
 
-class FloatDomain(_Range):
+class _Searched(Options):
+    """What every domain can do besides its own values."""
+
+    @model_validator(mode="after")
+    def _expects_its_own_value(self) -> _Searched:
+        text = None if self.prior is None else self.problem(self.prior.value)
+        if text is not None:
+            raise_problems(type(self).__name__, [Problem(("prior", "value"), text)])
+        return self
+
+    def problem(self, value: Scalar) -> str | None:
+        """Why a value is not of this domain; None when it is."""
+        raise NotImplementedError
+
+
+class FloatDomain(_Searched, _Range):
     """Numbers from low to high."""
 
     type: Literal["float"]
@@ -147,7 +159,7 @@ class FloatDomain(_Range):
         return float(Decimal(repr(self.low)) + index * Decimal(repr(self.step)))
 
 
-class IntDomain(_Range):
+class IntDomain(_Searched, _Range):
     """Whole numbers from low to high."""
 
     type: Literal["int"]
@@ -184,20 +196,14 @@ class IntDomain(_Range):
         return range(self.low, self.high + 1, self.step or 1)
 
 
-def _one_scalar(value: object) -> object:
-    # Before pydantic tries, and reports, each kind of scalar in turn.
-    if not isinstance(value, str | int | float | bool | None) or value in (math.inf, -math.inf) or value != value:
-        raise ValueError(f"must be one finite value, found {found(value)}; write a number, text, true or false")
-    return value
+class _Values(Frozen):
+    values: tuple[OneScalar, ...] = Field(strict=False, min_length=1, description="The values to choose from.")
 
 
-class CategoricalDomain(Frozen):
+class CategoricalDomain(_Searched, _Values):
     """A list of values without order."""
 
     type: Literal["categorical"]
-    values: tuple[Annotated[Scalar, BeforeValidator(_one_scalar)], ...] = Field(
-        strict=False, min_length=1, description="The values to choose from."
-    )
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> CategoricalDomain:
@@ -206,7 +212,7 @@ class CategoricalDomain(Frozen):
             (
                 Problem(("values", index), f"written twice, found {found(value)} again; remove one")
                 for index, value in enumerate(self.values)
-                if any(_same(value, earlier) for earlier in self.values[:index])
+                if any(same(value, earlier) for earlier in self.values[:index])
             ),
         )
         return self
@@ -226,33 +232,53 @@ class CategoricalDomain(Frozen):
 
     def problem(self, value: Scalar) -> str | None:
         """Why a value is not of this domain; None when it is."""
-        if any(_same(value, choice) for choice in self.values):
+        if any(same(value, choice) for choice in self.values):
             return None
         return f"must be one of {self.describe()}, found {found(value)}; write one of these, or add it to values"
 
     def describe(self) -> str:
         """The domain on one line, for a person."""
-        return ", ".join(_word(value) for value in self.values)
+        return ", ".join(word(value) for value in self.values)
 
 
 Domain = FloatDomain | IntDomain | CategoricalDomain
+DOMAINS: dict[str, type[Domain]] = {"float": FloatDomain, "int": IntDomain, "categorical": CategoricalDomain}
 # A parameter of the space: searched in a domain, or fixed to one value.
 Param = Domain | Scalar
 
 
+def parse_domain(raw: Mapping[str, Any]) -> tuple[Domain | None, list[Problem]]:
+    """A domain from plain data whose `type` is one of `DOMAINS`, or what is wrong with it."""
+    model = DOMAINS[raw["type"]]
+    try:
+        return model.model_validate(raw), []
+    except ValidationError as error:
+        problems = problems_of(error, model)
+    # Where an item of a list is wrong, pydantic may add that the list is too short without it.
+    inside = {problem.loc[:-1] for problem in problems if len(problem.loc) > 1}
+    return None, [problem for problem in problems if problem.loc not in inside]
+
+
+def dump_param(param: Param) -> Any:
+    """A parameter as it may be written in a file: only the keys of a domain that say something."""
+    if not isinstance(param, Domain):
+        return param
+    dumped = param.model_dump()
+    options = {key: dumped.pop(key) for key in ("step", *Options.model_fields) if key in dumped}
+    said = {key: value for key, value in options.items() if value not in (None, ())}
+    return {"type": dumped.pop("type"), **dumped, **said}
+
+
+def param_problem(param: Param, value: Scalar) -> str | None:
+    """Why a parameter cannot take a value; None when it can."""
+    return param.problem(value) if isinstance(param, Domain) else fixed_problem(value, param)
+
+
 def fixed_problem(value: Scalar, fixed: Scalar) -> str | None:
     """Why a value cannot stand for a fixed parameter; None when it repeats the same value."""
-    if _same(value, fixed):
+    if same(value, fixed):
         return None
-    return f"is fixed to {_word(fixed)} by the space, found {found(value)}; remove it, or give the space a domain"
-
-
-def _same(one: Scalar, other: Scalar) -> bool:
-    return one == other and isinstance(one, bool) == isinstance(other, bool)  # True == 1 for Python
-
-
-def _word(value: Scalar) -> str:
-    return value if isinstance(value, str) else "null" if value is None else found(value)
+    return f"is fixed to {word(fixed)} by the space, found {found(value)}; remove it, or give the space a domain"
 
 
 def _plain(value: Decimal) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from search.results import RunPaths, write_json, write_text
+from search.results import RunPaths, write_json
 from trainables.config import TrialConfig
+from trainables.metric_names import LabelKind
 
 
 def evaluate_winner(
@@ -27,7 +26,7 @@ def evaluate_winner(
         run: the run's folder.
 
     Returns:
-        The contents of `test/metrics.json`: top1 with a 95 % Wilson interval, top5, loss, macro averages.
+        The contents of `test/metrics.json`: the trial's number and `test_metrics`.
     """
     paths = RunPaths(Path(run))
     found = paths.test / "metrics.json"
@@ -38,12 +37,13 @@ def evaluate_winner(
 
     import torch
 
-    from search.report import write_test_report
-    from trainables.batches import EvalBatches, Normalizer
-    from trainables.data import load_data, make_splits
+    from search.test_report import write_predictions, write_test_report
+    from trainables.batches import EvalBatches
+    from trainables.data import load_data
     from trainables.evaluate import predict_probabilities
     from trainables.exported import export_model, load_model
     from trainables.precision import Precision
+    from trainables.splits import make_splits
 
     config = TrialConfig.model_validate(trial)
     if num_threads is not None:
@@ -53,60 +53,117 @@ def evaluate_winner(
     export_model(paths.best_model, config, trial_dir=paths.trial(number), data=data, train_rows=splits.train)
 
     exported = load_model(paths.best_model, device=torch.device(device))
-    probabilities, labels = predict_probabilities(
+    predicted = predict_probabilities(
         exported.model,
-        EvalBatches(data, splits.test, device=torch.device(device)),
-        normalize=Normalizer(exported.mean, exported.std, device=torch.device(device)),
+        EvalBatches(data, splits.test, device=torch.device(device), num_threads=num_threads or 1),
+        kind=exported.kind,
+        preprocess=exported.preprocess,
         precision=Precision("fp32", device=torch.device(device)),
     )
-    metrics = {"trial": number, **test_metrics(probabilities.numpy(), labels.numpy())}
-    predicted = probabilities.numpy().argmax(axis=1)
-    write_test_report(paths.test, labels.numpy(), predicted, class_names=data.class_names)
-    _write_predictions(paths.test / "predictions.csv", splits.test, data.names, labels.numpy(), probabilities.numpy())
+    probabilities, labels = (each.numpy() for each in predicted)
+    metrics = {"trial": number, **test_metrics(probabilities, labels=labels, kind=exported.kind)}
+    write_test_report(
+        paths.test, probabilities=probabilities, labels=labels, kind=exported.kind, class_names=exported.class_names
+    )
+    write_predictions(
+        paths.test / "predictions.csv",
+        rows=splits.test,
+        names=data.names,
+        probabilities=probabilities,
+        labels=labels,
+        kind=exported.kind,
+        class_names=exported.class_names,
+    )
     write_json(found, metrics)  # last: it says that all of the above is there
     return metrics
 
 
-def test_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | int | list[float]]:
-    """Scores of the test split.
+def test_metrics(probabilities: np.ndarray, *, labels: np.ndarray, kind: LabelKind) -> dict[str, Any]:
+    """Scores of the test split: what `metrics_of(kind)` names, without the prefix `val_`, and how sure they are.
+
+    They are defined as in `trainables.evaluate.evaluate`, and computed by scikit-learn.
 
     Args:
-        probabilities: (N, num_classes), rows sum to 1.
-        labels: (N,), int64.
+        probabilities: (N, C); rows sum to 1, except for multi-label data.
+        labels: (N,) int64, or (N, C) of 0 and 1 for multi-label data.
 
     Returns:
-        `top1` and its `interval95` (Wilson score interval: it stays within [0, 1] and holds near them), `top5`, `loss`,
-        `balanced_accuracy`, `macro_f1`, `images`.
+        Besides the metrics `images`, and `interval95` of `top1` (of `exact_match` for multi-label data): the Wilson
+        score interval, which stays within [0, 1] and holds near them.
 
     Source: Brown, Cai, DasGupta, Interval Estimation for a Binomial Proportion, 2001.
     """
     from scipy.stats import binomtest
-    from sklearn.metrics import balanced_accuracy_score, f1_score
 
-    predicted = probabilities.argmax(axis=1)
-    correct = int((predicted == labels).sum())
+    score = _multi_label_metrics if kind == "multilabel" else _single_label_metrics
+    metrics, correct = score(probabilities, labels)
     interval = binomtest(correct, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
-    highest = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    own = probabilities[np.arange(len(labels)), labels]
-    return {
-        "images": len(labels),
-        "top1": correct / len(labels),
-        "interval95": [float(interval.low), float(interval.high)],
-        "top5": float((highest == labels[:, None]).any(axis=1).mean()),
-        "loss": float(-np.log(np.maximum(own.astype(np.float64), 1e-12)).mean()),
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-    }
+    return {"images": len(labels), "interval95": [float(interval.low), float(interval.high)], **metrics}
 
 
-def _write_predictions(
-    path: Path, rows: np.ndarray, names: tuple[str, ...] | None, labels: np.ndarray, probabilities: np.ndarray
-) -> None:
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "name", "label", "predicted", "probability", "probability_of_label"])
+def _single_label_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float], int]:
+    """Metrics, and how many images are classified correctly."""
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support, recall_score, roc_auc_score
+
+    from trainables.evaluate import calibration_error
+
     predicted = probabilities.argmax(axis=1)
-    for row, label, guess, values in zip(rows, labels, predicted, probabilities, strict=True):
-        name = names[int(row)] if names else ""
-        writer.writerow([int(row), name, int(label), int(guess), f"{values[guess]:.4f}", f"{values[label]:.4f}"])
-    write_text(path, text.getvalue())
+    right = predicted == labels
+    own = probabilities[np.arange(len(labels)), labels]
+    metrics = {
+        "top1": float(right.mean()),
+        "top5": float((_places(probabilities, labels) < 5).mean()),
+        "loss": float(-np.log(_positive(own)).mean()),
+        # That is balanced accuracy; scikit-learn's function of this name warns where a class has no images.
+        "balanced_accuracy": float(
+            recall_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+        ),
+        "ece": calibration_error(probabilities.max(axis=1), right),
+    }
+    for average in ("macro", "weighted"):
+        scores = precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
+        metrics |= {
+            f"{average}_{name}": float(value)
+            for name, value in zip(("precision", "recall", "f1"), scores[:3], strict=True)
+        }
+    if probabilities.shape[1] == 2:
+        varies = 0 < labels.sum() < len(labels)
+        metrics["auroc"] = float(roc_auc_score(labels, probabilities[:, 1])) if varies else 0.5
+        metrics["map"] = float(average_precision_score(labels, probabilities[:, 1])) if varies else 0.0
+    return metrics, int(right.sum())
+
+
+def _multi_label_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[dict[str, float], int]:
+    """Metrics, and for how many images every label is right."""
+    from search.test_report import label_scores
+    from trainables.evaluate import calibration_error
+
+    right = (probabilities >= 0.5) == labels
+    scores = label_scores(labels, probabilities)
+    shares = scores["support"] / max(1, scores["support"].sum())
+    said = np.where(labels > 0, probabilities, 1 - probabilities)
+    defined = ~np.isnan(scores["auroc"])
+    metrics = {
+        "exact_match": float(right.all(axis=1).mean()),
+        "loss": float(-np.log(_positive(said)).mean()),
+        "ece": calibration_error(np.maximum(probabilities, 1 - probabilities), right),
+        "auroc": float(scores["auroc"][defined].mean()) if defined.any() else 0.5,
+        "map": float(scores["average_precision"][defined].mean()) if defined.any() else 0.0,
+    }
+    for name in ("precision", "recall", "f1"):
+        metrics[f"macro_{name}"] = float(scores[name].mean())
+        metrics[f"weighted_{name}"] = float((scores[name] * shares).sum())
+    return metrics, int(right.all(axis=1).sum())
+
+
+def _places(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes come before the true one; among equals, those with lower numbers."""
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    earlier = np.arange(probabilities.shape[1]) < labels[:, None]
+    before: np.ndarray = ((probabilities > own) | ((probabilities == own) & earlier)).sum(axis=1)
+    return before
+
+
+def _positive(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities whose logarithm is finite."""
+    return np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)

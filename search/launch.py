@@ -5,18 +5,20 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.config import ResourcesConfig
+from search.config import ResourcesConfig, SearchConfig
 from search.results import RunPaths
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError, VistuneError
+from trainables.errors import ConfigError, OutOfMemoryError, VistuneError
 
 # Key of a result that says: this trial cannot go on, and why. Sent as a result rather than raised, because an
 # exception costs the actor, and a new actor costs seconds of imports.
 FAILURE = "failure"
 CAUSE = "cause"
+OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,24 @@ class Launch:
 
     Attributes:
         run: the run's folder.
-        shared: the fields of `TrialConfig` that are the same in all trials.
     """
 
     run: str
-    shared: dict[str, Any]
-    resources: ResourcesConfig
+    config: SearchConfig
+
+    @cached_property
+    def _shared(self) -> dict[str, Any]:
+        return self.config.shared_by_trials()
+
+    @property
+    def resources(self) -> ResourcesConfig:
+        return self.config.resources
 
     def task(self, number: int, params: Mapping[str, Any]) -> TrialTask:
         return TrialTask(
             number=number,
             trial_dir=str(RunPaths(Path(self.run)).trial(number)),
-            trial={**self.shared, **params},
+            trial={**self._shared, **self.config.trial_fields(params)},
             num_threads=max(1, int(self.resources.cpus_per_worker)),
         )
 
@@ -67,10 +75,9 @@ def run_in_actor(task: TrialTask, launch: Launch) -> None:
     from trainables.ray_runtime import TuneRuntime
     from trainables.train import train
 
-    config = TrialConfig.model_validate(task.trial)
     train(
-        config,
-        TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads, max_epochs=config.max_epochs),
+        TrialConfig.model_validate(task.trial),
+        TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
     )
 
 
@@ -81,14 +88,13 @@ def run_on_worker_group(task: TrialTask, launch: Launch) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     resources = launch.resources
-    per_worker = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        per_worker["GPU"] = resources.gpus_per_worker
     TorchTrainer(
         run_in_worker,
         train_loop_config=asdict(task),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=per_worker
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=worker_resources(resources),
         ),
         run_config=ray.train.RunConfig(
             # Ray Train's own bookkeeping goes to scratch; what a resume needs is written by `train`.
@@ -134,10 +140,10 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
 
 def cause_of(error: BaseException) -> str:
     """A short name for the kind of failure, the same for all trials that fail for the same reason."""
-    import torch
+    from trainables.memory import is_out_of_memory
 
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower():
-        return "out of memory"
+    if isinstance(error, OutOfMemoryError) or is_out_of_memory(error):
+        return OUT_OF_MEMORY
     return type(error).__name__
 
 
@@ -152,6 +158,12 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def worker_resources(resources: ResourcesConfig) -> dict[str, float]:
+    """What one worker asks of the cluster, as Ray counts it."""
+    needs = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return {kind: amount for kind, amount in needs.items() if amount > 0}
+
+
 def concurrent_trials(resources: ResourcesConfig, *, cluster: dict[str, float]) -> int:
     """How many trials fit on a cluster at once.
 
@@ -161,15 +173,11 @@ def concurrent_trials(resources: ResourcesConfig, *, cluster: dict[str, float]) 
     Raises:
         ConfigError: if not even one trial fits; says what one needs and what there is.
     """
-    needs = {
-        "CPU": resources.workers * resources.cpus_per_worker,
-        "GPU": resources.workers * resources.gpus_per_worker,
-    }
-    fits = [int(cluster.get(kind, 0.0) / amount + 1e-6) for kind, amount in needs.items() if amount > 0]
-    most = min(fits)
+    needs = {kind: resources.workers * amount for kind, amount in worker_resources(resources).items()}
+    most = min(int(cluster.get(kind, 0.0) / amount + 1e-6) for kind, amount in needs.items())
     if most < 1:
-        asked = " and ".join(f"{amount:g} {kind}" for kind, amount in needs.items() if amount > 0)
-        there = " and ".join(f"{cluster.get(kind, 0.0):g} {kind}" for kind, amount in needs.items() if amount > 0)
+        asked = " and ".join(f"{amount:g} {kind}" for kind, amount in needs.items())
+        there = " and ".join(f"{cluster.get(kind, 0.0):g} {kind}" for kind in needs)
         raise ConfigError(
             f"resources: one trial needs {asked} ({resources.workers} workers), the cluster has {there}; "
             f"lower resources.workers, cpus_per_worker or gpus_per_worker, or give --address of a larger cluster"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from trainables.config import is_better
+from trainables.metric_names import is_better
 
 
 class Status(StrEnum):
@@ -16,10 +17,26 @@ class Status(StrEnum):
 
     WAITING = "waiting"  # proposed ahead, for the next actor that is free
     RUNNING = "running"
+    PAUSED = "paused"  # by the trial scheduler, which may have it continued later
     COMPLETED = "completed"
     STOPPED = "stopped"  # early, by the trial scheduler
     OUT_OF_BUDGET = "out of budget"  # was running when the search's budget ended
     FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a trial comes from that took over another's weights (population based training).
+
+    Attributes:
+        parent: number of the trial whose weights and curve it began with.
+        replaces: number of the trial in whose place it is.
+        epoch: epochs that the parent had trained by then.
+    """
+
+    parent: int
+    replaces: int
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,9 @@ class TrialRecord:
         curve: the search metric after each epoch, keyed by epoch from 1.
         score: the best value of the curve; None before the first epoch.
         train_s: seconds spent in training and validation, without start-up and waiting.
+        accounted: epochs whose times and losses are in the record. After a restart it may lack those of the last ones,
+            which the study does not have; they come when the trial repeats its reports.
+        lineage: for a trial that took over another's weights; its curve begins with the other's.
         cause: for a failed trial, the kind of failure; `message` says more.
     """
 
@@ -46,26 +66,46 @@ class TrialRecord:
     images_per_s: float | None = None
     cause: str | None = None
     message: str | None = None
+    accounted: int = 0
+    lineage: Lineage | None = None
 
     @property
     def epochs(self) -> int:
+        """The epoch it has reached."""
         return max(self.curve, default=0)
 
+    @property
+    def inherited_epochs(self) -> int:
+        """Epochs of its curve that another trial trained."""
+        return 0 if self.lineage is None else self.lineage.epoch
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs that it trained itself."""
+        return max(0, self.epochs - self.inherited_epochs)
+
     def with_epoch(self, metrics: Mapping[str, float], *, metric: str) -> TrialRecord:
-        """The record after one more epoch; an epoch it has already leaves it as it is."""
+        """The record after one more epoch; one that it has accounted for already leaves it as it is."""
         epoch = int(metrics["epoch"])
-        if epoch in self.curve:
+        if epoch <= self.accounted:
             return self
         best = int(metrics["best_epoch"]) == epoch
-        return replace(
+        seconds = metrics["train_s"] + metrics["val_s"] if epoch > self.inherited_epochs else 0.0
+        after = replace(
             self,
             status=Status.RUNNING,
+            val_loss=metrics["val_loss"] if best else self.val_loss,
+            train_s=self.train_s + seconds,
+            images_per_s=metrics["images_per_s"],
+            accounted=epoch,
+        )
+        if epoch < self.epochs:  # repeated after a restart: its score is known to be at least that of later epochs
+            return after
+        return replace(
+            after,
             curve={**self.curve, epoch: metrics[metric]},
             score=metrics["score"],
             best_epoch=int(metrics["best_epoch"]),
-            val_loss=metrics["val_loss"] if best else self.val_loss,
-            train_s=self.train_s + metrics["train_s"] + metrics["val_s"],
-            images_per_s=metrics["images_per_s"],
         )
 
 
@@ -112,3 +152,12 @@ def rank(records: list[TrialRecord], *, metric: str) -> list[TrialRecord]:
         return unusable, score, float("inf") if record.val_loss is None else record.val_loss, record.number
 
     return sorted(records, key=key)
+
+
+def best_until(record: TrialRecord, epoch: int, *, metric: str) -> float:
+    """The best value of a curve up to an epoch; NaN where there is none."""
+    best: float | None = None
+    for reached, value in record.curve.items():
+        if reached <= epoch and is_better(value, best, metric=metric):
+            best = value
+    return math.nan if best is None else best

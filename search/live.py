@@ -17,18 +17,18 @@ from rich.text import Text
 
 from search.config import SearchConfig
 from search.ledger import Ledger, Status, TrialRecord
-from search.space import Space
 
 STATUS_NAMES = {
     Status.RUNNING: "running",
     Status.WAITING: "waiting",
+    Status.PAUSED: "paused",
     Status.COMPLETED: "done",
     Status.STOPPED: "stopped early",
     Status.OUT_OF_BUDGET: "cut off by the budget",
     Status.FAILED: "failed",
 }
 
-_UNFINISHED = (Status.RUNNING, Status.WAITING)
+_UNFINISHED = (Status.RUNNING, Status.WAITING, Status.PAUSED)
 
 PLAIN_EVERY_S = 10.0
 REFRESH_PER_S = 4.0
@@ -57,7 +57,7 @@ class LiveView:
         self._config = config
         self._ledger = ledger
         self._title = title
-        self._max_trials = config.budget.trials or Space(config.space).num_combinations
+        self._max_trials = config.budget.trials or config.search_space.num_combinations
         self._started = time.monotonic()
         self._finished_at_start = 0
         self._note: str | None = None

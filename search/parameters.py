@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from search.config_errors import Loc, Problem, found, problems_of, unknown_key
-from search.domains import CategoricalDomain, Domain, FloatDomain, IntDomain, Param, Scalar, fixed_problem
+from search.domains import DOMAINS, CategoricalDomain, Domain, Param, dump_param, param_problem, parse_domain
+from search.pipeline_params import PREFIX
+from search.scalars import Scalar, one_scalar
 from trainables.architectures import check_architecture
-from trainables.config import Hyperparameters
 from trainables.errors import ConfigError
+from trainables.hyperparameters import Hyperparameters
 from trainables.nearest import nearest
-
-DOMAINS: dict[str, type[Domain]] = {"float": FloatDomain, "int": IntDomain, "categorical": CategoricalDomain}
+from trainables.optimizer_names import check_optimizer
 
 # What belongs to another section of the file.
 _ELSEWHERE = {
     "max_epochs": "scheduler.max_epochs",
     "epochs": "scheduler.max_epochs",
+    "num_epochs": "scheduler.max_epochs",
     "seed": "sampler.seed",
     "metric": "task.metric",
     "data": "task.data",
-    "image_size": "task.data.image_size",
+    "image_size": "task.data.image_size (the decoded images) or space.input_size (what the network sees)",
+    "img_size": "task.data.image_size (the decoded images) or space.input_size (what the network sees)",
+    "resolution": "task.data.image_size (the decoded images) or space.input_size (what the network sees)",
+    "interpolation": "task.data.interpolation",
     "split": "task.split",
     "augmentations": "augmentations, a section of its own",
+    "micro_batch_size": "resources.micro_batch_size",
+    "accumulation_steps": "resources.micro_batch_size",
+    "grad_accum_steps": "resources.micro_batch_size",
+    "workers": "resources.workers",
 }
 # What other tools call our fields.
 _SYNONYMS = {
@@ -38,7 +47,27 @@ _SYNONYMS = {
     "bs": "batch_size",
     "opt": "optimizer",
     "drop_rate": "dropout",
+    "drop": "dropout",
+    "drop_path_rate": "drop_path",
+    "stochastic_depth": "drop_path",
     "amp": "precision",
+    "mixup": "mixup_alpha",
+    "cutmix": "cutmix_alpha",
+    "mixup_prob": "mix_prob",
+    "smoothing": "label_smoothing",
+    "ema": "ema_decay",
+    "model_ema_decay": "ema_decay",
+    "clip_grad": "grad_clip_norm",
+    "grad_clip": "grad_clip_norm",
+    "max_grad_norm": "grad_clip_norm",
+    "sched": "lr_schedule",
+    "lr_scheduler": "lr_schedule",
+    "schedule": "lr_schedule",
+    "early_stopping": "patience",
+    "checkpoint": "weights",
+    "reprob": "erasing",
+    "random_erasing": "erasing",
+    "criterion": "loss",
 }
 
 
@@ -69,8 +98,11 @@ def parse_recipe(raw: object) -> tuple[dict[str, Scalar], list[Problem]]:
     recipe: dict[str, Scalar] = {}
     problems: list[Problem] = []
     for name, value in raw.items():
-        wrong = [problem.text for problem in _name_problems(name)]
-        checked, text = check_value(name, value) if not wrong else (None, wrong[0])
+        if str(name).startswith(PREFIX):  # an argument of a pipeline: whether there is one is checked across sections
+            checked, text = _check_argument(value)
+        else:
+            wrong = [problem.text for problem in _name_problems(name)]
+            checked, text = check_value(name, value) if not wrong else (None, wrong[0])
         if text is None:
             recipe[name] = checked
         else:
@@ -87,11 +119,6 @@ def recipe_problems(recipe: Mapping[str, Scalar], params: Mapping[str, Param]) -
                 yield Problem((name,), text)
 
 
-def param_problem(param: Param, value: Scalar) -> str | None:
-    """Why a parameter cannot take a value; None when it can."""
-    return param.problem(value) if isinstance(param, Domain) else fixed_problem(value, param)
-
-
 def check_value(name: str, value: object) -> tuple[Scalar, str | None]:
     """A value as the field holds it, or why the field refuses it."""
     if isinstance(value, Mapping | list | tuple):
@@ -100,12 +127,23 @@ def check_value(name: str, value: object) -> tuple[Scalar, str | None]:
         checked: Scalar = getattr(Hyperparameters.model_validate({name: value}, strict=True), name)
     except ValidationError as error:
         return None, problems_of(error, Hyperparameters)[0].text
-    if name == "arch":
-        try:
+    try:
+        if name == "arch":
             check_architecture(str(checked))
-        except ConfigError as error:
-            return None, str(error)
+        if name == "optimizer":
+            check_optimizer(str(checked))
+    except ConfigError as error:
+        return None, str(error)
     return checked, None
+
+
+def _check_argument(value: object) -> tuple[Scalar, str | None]:
+    try:
+        one_scalar(value)
+    except ValueError as error:
+        return None, str(error)
+    assert isinstance(value, Scalar)
+    return value, None
 
 
 def _name_problems(name: str) -> Iterator[Problem]:
@@ -121,7 +159,7 @@ def _name_problems(name: str) -> Iterator[Problem]:
 
 def _parse_param(name: str, raw: object) -> tuple[Param, list[Problem]]:
     if isinstance(raw, Domain):
-        raw = raw.model_dump()
+        raw = dump_param(raw)
     if isinstance(raw, list | tuple):
         return None, [Problem((), "found a list without a type; write {type: categorical, values: [...]}")]
     if not isinstance(raw, Mapping):
@@ -133,11 +171,9 @@ def _parse_param(name: str, raw: object) -> tuple[Param, list[Problem]]:
         return None, [Problem(("type",), _wrong_type(name, raw["type"]))]
     problems = _checked_parts(name, raw)
     bad = {problem.loc for problem in problems}
-    try:
-        domain = DOMAINS[raw["type"]].model_validate(raw)
-    except ValidationError as error:
+    domain, own = parse_domain(raw)
+    if domain is None:
         # Of two problems at one place, the domain's own comes first: it names the better remedy.
-        own = problems_of(error, DOMAINS[raw["type"]])
         told = {problem.loc for problem in own}
         return None, own + [problem for problem in problems if problem.loc not in told]
     if bad:
@@ -162,23 +198,27 @@ def _checked_parts(name: str, raw: Mapping[str, Any]) -> list[Problem]:
 
 
 @cache
-def _kind(name: str) -> type[float] | type[int] | type[bool] | type[str]:
+def kind_of(name: str) -> type[float] | type[int] | type[bool] | type[str]:
+    """The type of a hyperparameter's values, without None."""
     annotation: Any = Hyperparameters.model_fields[name].annotation
-    parts = [part for part in get_args(annotation) if part is not NoneType]
     if get_origin(annotation) is Literal:
         return str
-    kind: type[float] | type[int] | type[bool] | type[str] = parts[0] if parts else annotation
+    if get_origin(annotation) in (UnionType, Union):  # ... | None
+        annotation = next(part for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    kind: type[float] | type[int] | type[bool] | type[str] = annotation
     return kind
 
 
 def _kind_in_words(name: str) -> str:
-    return {float: "number", int: "whole number", bool: "true or false", str: "text"}[_kind(name)]
+    return {float: "number", int: "whole number", bool: "true or false", str: "text"}[kind_of(name)]
 
 
 def fitting_types(name: str) -> tuple[str, ...]:
     """The domains that give values of the field's type."""
     by_kind = {float: ("float", "int", "categorical"), int: ("int", "categorical")}
-    return by_kind.get(_kind(name), ("categorical",))
+    return by_kind.get(kind_of(name), ("categorical",))
 
 
 def _wrong_type(name: str, given: object) -> str:

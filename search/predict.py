@@ -43,20 +43,24 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
     """Classifies image files with an exported model and prints a line an image and class."""
     import torch
 
-    from trainables.batches import Normalizer
     from trainables.decode import decode_image
+    from trainables.evaluate import class_probabilities
     from trainables.exported import load_model
 
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     exported = load_model(model_folder, device=target)
-    normalize = Normalizer(exported.mean, exported.std, device=target)
     writer = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
     failed = 0
     for start in range(0, len(images), BATCH):
         decoded, paths = [], []
         for path in images[start : start + BATCH]:
             try:
-                pixels = decode_image(path, image_size=exported.image_size, channels=exported.in_chans)
+                pixels = decode_image(
+                    path,
+                    image_size=exported.image_size,
+                    channels=exported.in_chans,
+                    interpolation=exported.interpolation,
+                )
             except DataError as error:
                 print(error, file=sys.stderr)
                 failed += 1
@@ -67,7 +71,7 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
             continue
         batch = torch.stack(decoded).permute(0, 3, 1, 2).to(target)
         with torch.inference_mode():
-            probabilities = exported.model(normalize(batch)).float().softmax(dim=1)
+            probabilities = class_probabilities(exported.model(exported.preprocess(batch)), kind=exported.kind)
         best = probabilities.topk(min(top, len(exported.class_names)), dim=1)
         for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
             for value, index in zip(values, indices, strict=True):

@@ -16,11 +16,15 @@ import torch
 
 from search.config import SearchConfig
 from search.domains import CategoricalDomain
-from search.space import Space
+from search.draws import GivenDraw
 from trainables.augment import check_augment
-from trainables.data import ImageData, Splits, load_data, make_splits
-from trainables.errors import ConfigError, ModelError
-from trainables.models import check_model
+from trainables.config import TrialConfig
+from trainables.data import ImageData, load_data
+from trainables.decode import Progress
+from trainables.errors import ConfigError, ModelError, VistuneError
+from trainables.models import check_model, input_spec
+from trainables.splits import Splits, make_splits
+from trainables.trial_state import check_labels
 
 _PACKAGES = (
     "vistune",
@@ -49,44 +53,68 @@ class Preflight:
     num_parameters: dict[str, int]
 
 
-def check_search(config: SearchConfig) -> Preflight:
+def check_search(config: SearchConfig, *, progress: Progress | None = None) -> Preflight:
     """Decodes the data (or finds them decoded), divides them, and builds every architecture and augmentation.
+
+    Args:
+        progress: called with the images decoded so far and in all, while they are.
 
     Raises:
         DataError: if the images cannot be used.
         ModelError: if an architecture does not take these images; all such are named.
-        ConfigError: if an augmentation pipeline does not build.
+        ConfigError: if an augmentation pipeline does not build, or metric or loss are not for such labels.
     """
-    data = load_data(config.task.data)
+    data = load_data(config.task.data, progress=progress)
     splits = make_splits(data, config.task.split)
-    sides = {"image_size": data.images.shape[1], "in_chans": data.images.shape[3]}
     num_parameters: dict[str, int] = {}
     problems: list[str] = []
     for arch in choices(config, "arch"):
-        trial_config = config.trial_config(_first_params(config, arch=arch))
         try:
-            num_parameters[arch] = check_model(trial_config, num_classes=len(data.class_names), **sides)
-        except ModelError as error:
+            num_parameters[arch] = _check_arch(first_trial(config, arch=arch), data)
+        except VistuneError as error:
             problems.append(str(error))
-    for augment in choices(config, "augment"):
-        try:
-            check_augment(config.trial_config(_first_params(config, augment=augment)), **sides)
-        except ConfigError as error:
-            problems.append(str(error))
+    for name, check in (("augment", _check_augment), ("loss", _check_loss), ("sampling", _check_loss)):
+        for value in choices(config, name):
+            try:
+                check(first_trial(config, **{name: value}), data)
+            except ConfigError as error:
+                problems.append(str(error))
     if problems:
-        raise ModelError("\n".join(problems))
+        raise ModelError("\n".join(dict.fromkeys(problems)))
     _check_batch_sizes(config)
     return Preflight(data=data, splits=splits, num_parameters=num_parameters)
 
 
+def _check_arch(trial: TrialConfig, data: ImageData) -> int:
+    """Number of parameters of the trial's network, which takes the images; all its parts must be at hand."""
+    _, image_size, _, in_chans = data.shape
+    anything = ([0.5] * in_chans, [0.25] * in_chans)
+    spec = input_spec(trial, data_mean_std=anything, in_chans=in_chans, image_size=image_size)
+    return check_model(trial, num_classes=len(data.class_names), in_chans=in_chans, image_size=spec.size)
+
+
+def _check_augment(trial: TrialConfig, data: ImageData) -> None:
+    _, image_size, _, in_chans = data.shape
+    check_augment(trial, image_size=image_size, in_chans=in_chans)
+
+
+def _check_loss(trial: TrialConfig, data: ImageData) -> None:
+    check_labels(trial, data.kind)
+
+
 def choices(config: SearchConfig, name: str) -> list[Any]:
     """Every value of a categorical parameter, the ends of a range, or the one value of a fixed or default one."""
-    domain = Space(config.space).domains.get(name)
+    domain = config.search_space.domains.get(name)
     if domain is None:
-        return [getattr(config.trial_config(_first_params(config)), name)]
+        return [getattr(first_trial(config), name)]
     if isinstance(domain, CategoricalDomain):
         return list(domain.values)
     return [domain.low, domain.high]
+
+
+def first_trial(config: SearchConfig, **chosen: Any) -> TrialConfig:
+    """A trial of the space with some parameters chosen, and of all others the first value of their domain."""
+    return config.trial_config(config.search_space.suggest(GivenDraw(chosen)))
 
 
 def describe_run(config: SearchConfig, preflight: Preflight) -> dict[str, Any]:
@@ -104,7 +132,10 @@ def describe_run(config: SearchConfig, preflight: Preflight) -> dict[str, Any]:
             "val": len(preflight.splits.val),
             "test": len(preflight.splits.test),
             "classes": list(preflight.data.class_names),
-            "shape": list(preflight.data.images.shape[1:]),
+            "shape": list(preflight.data.shape[1:]),
+            "labels": preflight.data.kind,
+            "loading": preflight.data.loading,
+            "skipped": list(preflight.data.skipped),
         },
         "seeds": {"search_and_training": config.sampler.seed, "split": config.task.split.seed},
         "hardware": {
@@ -115,13 +146,6 @@ def describe_run(config: SearchConfig, preflight: Preflight) -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }
-
-
-def _first_params(config: SearchConfig, **chosen: Any) -> dict[str, Any]:
-    """Some valid parameters of the space, with a few of them chosen."""
-    domains = Space(config.space).domains
-    first = {name: next(domain.grid(), getattr(domain, "low", None)) for name, domain in domains.items()}
-    return {**first, **{name: value for name, value in chosen.items() if name in first}}
 
 
 def _check_batch_sizes(config: SearchConfig) -> None:

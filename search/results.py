@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from trainables.atomic_files import write_beside
 from trainables.errors import ConfigError
 
 
@@ -57,6 +57,16 @@ class RunPaths:
     def trials(self) -> Path:
         """A folder a trial: TensorBoard events, checkpoint, best weights."""
         return self.root / "trials"
+
+    @property
+    def report(self) -> Path:
+        """What was found, as one page that opens anywhere."""
+        return self.root / "report.html"
+
+    @property
+    def augmentation(self) -> Path:
+        """Samples of every augmentation of the space, as a picture."""
+        return self.root / "augmentation.png"
 
     def trial(self, number: int) -> Path:
         return self.trials / f"{number:04d}"
@@ -113,7 +123,4 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file atomically: a reader finds the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)  # noqa: PTH105
+    write_beside(path, lambda temporary: temporary.write_bytes(content))

@@ -97,11 +97,12 @@ def _print_schema() -> int:
 
 def _dry_run(options: argparse.Namespace) -> int:
     from search.console import open_console
-    from search.describe import describe_search
+    from search.describe import describe_search, describe_warnings
 
     config, _ = _load(options)
     with open_console() as console:
         describe_search(console, config)
+        describe_warnings(console, config)
     return SUCCESS
 
 
@@ -130,10 +131,11 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
 def _search(options: argparse.Namespace) -> int:
     config, paths = _load(options)
     from search.console import open_console
-    from search.describe import describe_outcome, describe_start
+    from search.describe import describe_outcome, describe_start, describe_warnings
 
     with open_console() as console:
         describe_start(console, config, paths, resumed=bool(options.resume))
+        describe_warnings(console, config)
         try:
             outcome = _run(config, paths, console=console, address=options.address)
         except VistuneError:
@@ -146,11 +148,11 @@ def _search(options: argparse.Namespace) -> int:
 
 def _run(config: SearchConfig, paths: RunPaths, *, console: Console, address: str | None) -> Outcome:
     from search.console import libraries_to
+    from search.describe import check_visibly
     from search.ledger import Ledger
     from search.live import LiveView
-    from search.preflight import check_search
 
-    preflight = check_search(config)
+    preflight = check_visibly(console, config)
     # Ray is imported only now: what is wrong with the images has been said by then.
     from search.searcher import Halt
     from search.session import held, prepare, run_session
@@ -160,7 +162,7 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, address: st
         prepare(config, paths, preflight)
         view = LiveView(console, config, ledger, title=paths.name)
         with libraries_to(paths.log), _ctrl_c_ends(halt, view), view:
-            return run_session(config, paths, ledger=ledger, halt=halt, view=view, address=address)
+            return run_session(config, paths, data=preflight.data, ledger=ledger, halt=halt, view=view, address=address)
 
 
 def _report_crash(error: Exception, paths: RunPaths) -> int:

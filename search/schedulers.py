@@ -1,9 +1,11 @@
-"""Which trials go on? Asynchronous successive halving, with rungs that survive a restart."""
+"""Which trials go on? What all trial schedulers have in common: they hear every epoch, and read the study's records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +13,71 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.config import SchedulerConfig
 from search.launch import FAILURE
-from search.ledger import TrialRecord
-from trainables.config import is_better
+from search.ledger import Status, TrialRecord
+from trainables.metric_names import is_better
 
 
-def rung_epochs(*, grace_period: int, reduction_factor: int, max_epochs: int) -> list[int]:
-    """Epochs at which trials are compared: grace_period times powers of the reduction factor, below max_epochs.
+class Decision(Enum):
+    """What becomes of a trial after an epoch."""
 
-    Counted in integers: flooring a ratio of logarithms loses rungs (log(243) / log(3) is 4.999...).
+    GO_ON = "go on"
+    STOP = "stop"  # for good
+    PAUSE = "pause"  # its actor is free for others; `next_step` may have it continued
 
-    >>> rung_epochs(grace_period=1, reduction_factor=3, max_epochs=243)
-    [1, 3, 9, 27, 81]
+
+@dataclass(frozen=True)
+class Continue:
+    """A paused trial trains further, from its checkpoint."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Exploit:
+    """A paused trial ends; a new one in its place goes on from another's weights, with parameters of its own.
+
+    Attributes:
+        loser: number of the trial that ends.
+        donor: number of the paused trial whose weights are taken over.
+        epoch: epochs that both have trained.
+        params: searched parameters of the new trial.
     """
-    rungs, epoch = [], grace_period
-    while epoch < max_epochs:
-        rungs.append(epoch)
-        epoch *= reduction_factor
-    return rungs
+
+    loser: int
+    donor: int
+    epoch: int
+    params: Mapping[str, Any]
 
 
-class Rung:
-    """The scores that trials had when they reached one epoch."""
-
-    def __init__(self, epoch: int, *, metric: str, reduction_factor: int) -> None:
-        self.epoch = epoch
-        self.scores: dict[int, float] = {}
-        self._metric = metric
-        self._reduction_factor = reduction_factor
-
-    def admits(self, number: int, score: float) -> bool:
-        """Records a trial's score and says whether it is among the best 1 / reduction_factor so far.
-
-        The first to arrive is. Of equal scores the earlier keeps its place: on small validation splits many trials
-        tie, and letting all of them go on would spend the budget on what cannot be told apart.
-        """
-        self.scores.pop(number, None)
-        ahead = sum(not is_better(score, other, metric=self._metric) for other in self.scores.values())
-        self.scores[number] = score
-        return ahead < math.ceil(len(self.scores) / self._reduction_factor)
+Step = Continue | Exploit
 
 
 class FullScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Every trial trains to its end, unless its metric is NaN or infinite; the base of those that stop some.
+    """Every trial trains to its end, unless its metric is NaN or infinite; the base of those that end some earlier.
+
+    What a scheduler knows are the records of the study: `take_up` gives it those of earlier sessions, `add`, `judge`
+    and `close` what happens in this one. Whatever it decides follows from them, so it decides the same after a restart.
+
+    To Tune a pause is an end: the trial's actor is free at once, and the searcher proposes the same trial again when
+    `next_step` says so. Tune's own PAUSE would keep a second truth about where a trial stands.
 
     Attributes:
+        pauses: whether it may pause trials.
         stopped: numbers of the trials that were stopped early, so that the searcher can tell them from finished ones.
+        paused: numbers of the trials that wait for their continuation.
         errors: for trials whose worker died, by number, what Ray said of it.
     """
+
+    pauses = False
 
     def __init__(self, *, metric: str) -> None:
         super().__init__()
         self._ranked_by = metric  # Tune's own `metric` property stays unset: it would check every result for it
         self.stopped: set[int] = set()
+        self.paused: set[int] = set()
         self.errors: dict[int, str] = {}
+        self._recorded: dict[int, int] = {}
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         del tune_controller
@@ -73,10 +85,9 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
         if FAILURE in result or not usable(result, metric=self._ranked_by):
             # It cannot go on. The searcher records why; the actor is sound and can be reused.
             return str(TrialScheduler.STOP)
-        if self.goes_on(number, epoch=int(result["epoch"]), score=float(result["score"])):
-            return str(TrialScheduler.CONTINUE)
-        self.stopped.add(number)
-        return str(TrialScheduler.STOP)
+        value, score = float(result[self._ranked_by]), float(result["score"])
+        decision = self.judge(number, epoch=int(result["epoch"]), value=value, score=score)
+        return str(TrialScheduler.CONTINUE if decision is Decision.GO_ON else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         del tune_controller
@@ -84,61 +95,55 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
         text = error_file.read_text(errors="replace") if error_file and error_file.exists() else ""
         self.errors[int(trial.config["number"])] = text
 
-    def goes_on(self, number: int, *, epoch: int, score: float) -> bool:
-        """Whether a trial that has reported an epoch trains further."""
-        del number, epoch, score
-        return True
-
-
-class AshaScheduler(FullScheduler):
-    """ASHA, stopping form: at each rung a trial goes on only if it is among the best there so far.
-
-    The score at a rung is the best validation value up to that epoch, which is also what a trial is finally ranked by.
-
-    Args:
-        history: records of an earlier session of the same run; their rung scores are known from the start.
-
-    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
-    """
-
-    def __init__(
-        self,
-        *,
-        metric: str,
-        grace_period: int,
-        reduction_factor: int,
-        max_epochs: int,
-        history: Iterable[TrialRecord] = (),
-    ) -> None:
-        super().__init__(metric=metric)
-        epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
-        self.rungs = {epoch: Rung(epoch, metric=metric, reduction_factor=reduction_factor) for epoch in epochs}
-        self._recorded: dict[int, int] = {}
-        for record in history:
+    def take_up(self, records: Iterable[TrialRecord]) -> None:
+        """Learns what earlier sessions of the same run recorded; called once, before anything else."""
+        for record in sorted(records, key=lambda each: each.number):
             self._recorded[record.number] = record.epochs
-            for epoch, rung in self.rungs.items():
-                if epoch in record.curve:
-                    rung.scores[record.number] = _best_until(record, epoch, metric=metric)
+            self.add(record)
+            self._replay(record)
+            if record.status is not Status.RUNNING:
+                self.close(record)
 
-    def goes_on(self, number: int, *, epoch: int, score: float) -> bool:
-        """As the base says; an epoch repeated after a restart, which the trial had passed, was decided then."""
-        rung = self.rungs.get(epoch)
-        if rung is None or epoch < self._recorded.get(number, 0):
-            return True
-        return rung.admits(number, score)
+    def add(self, record: TrialRecord) -> None:
+        """Learns of a new trial, before its first epoch; trials are added in the order of their numbers."""
 
+    def judge(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
+        """What becomes of a trial that has reported an epoch.
 
-def build_scheduler(config: SchedulerConfig, *, metric: str, history: Iterable[TrialRecord] = ()) -> FullScheduler:
-    """The configured trial scheduler, with the rungs of an earlier session filled."""
-    if config.name == "none":
-        return FullScheduler(metric=metric)
-    return AshaScheduler(
-        metric=metric,
-        grace_period=config.grace_period,
-        reduction_factor=config.reduction_factor,
-        max_epochs=config.max_epochs,
-        history=history,
-    )
+        An epoch that a resumed trial repeats was decided when it was first reported, unless it was the last.
+
+        Args:
+            value: the metric of this epoch.
+            score: the best value up to it, which is what trials are finally ranked by.
+        """
+        if epoch < self._recorded.get(number, 0):
+            return Decision.GO_ON
+        decision = self._decide(number, epoch=epoch, value=value, score=score)
+        if decision is Decision.STOP:
+            self.stopped.add(number)
+        if decision is Decision.PAUSE:
+            self.paused.add(number)
+        return decision
+
+    def close(self, record: TrialRecord) -> None:
+        """Learns how a trial ended, whatever ended it."""
+        self.paused.discard(record.number)
+
+    def next_step(self, *, closing: bool) -> Step | None:
+        """What to do with the paused trials now that there is room for one more; None where they have to wait.
+
+        Args:
+            closing: no new trial will come, and none is running.
+        """
+        del closing
+        return None
+
+    def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
+        del number, epoch, value, score
+        return Decision.GO_ON
+
+    def _replay(self, record: TrialRecord) -> None:
+        """Learns the curve that a trial had when an earlier session ended."""
 
 
 def usable(result: Mapping[str, Any], *, metric: str) -> bool:
@@ -146,9 +151,6 @@ def usable(result: Mapping[str, Any], *, metric: str) -> bool:
     return math.isfinite(result[metric]) and math.isfinite(result["score"])
 
 
-def _best_until(record: TrialRecord, epoch: int, *, metric: str) -> float:
-    best: float | None = None
-    for reached, value in record.curve.items():
-        if reached <= epoch and is_better(value, best, metric=metric):
-            best = value
-    return math.nan if best is None else best
+def is_loss(metric: str) -> bool:
+    """Whether lower values of a metric are better."""
+    return is_better(0.0, 1.0, metric=metric)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import threading
 from collections import deque
@@ -10,14 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import optuna
-from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.launch import CAUSE, FAILURE
-from search.ledger import Ledger, Status, TrialRecord
-from search.schedulers import FullScheduler, usable
+from search.ledger import Ledger, Lineage, Status, TrialRecord
+from search.proposals import Proposals
+from search.schedulers import Exploit, FullScheduler, Step, usable
 from search.space import Space
 from search.study import StudyStore
 
@@ -57,8 +54,13 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     that the scheduler stops is PRUNED with its curve, a failure is FAIL with its cause, and trials that an earlier
     session left running are proposed first, under their old numbers.
 
+    A trial that the scheduler pauses stays RUNNING in the study; to Tune it has ended. When the scheduler has it
+    continued, it is proposed again under its number, just like one that was interrupted.
+
     Args:
         on_finish: called with a trial's number once its end is on record.
+        inherit: called with the record of a trial that goes on from another's weights, before it begins; gives it
+            the checkpoint, unless it has one.
         max_trials: trials to run in all, over all sessions; None sets no limit.
         max_epochs: epochs to train in all; None sets no limit.
         max_concurrent: trials to run at a time.
@@ -74,6 +76,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         scheduler: FullScheduler,
         halt: Halt,
         on_finish: Callable[[int], None],
+        inherit: Callable[[TrialRecord], None] = lambda _: None,
         max_trials: int | None,
         max_epochs: int | None,
         max_concurrent: int,
@@ -83,18 +86,18 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._store = store
         self._space = space
+        self._proposals = Proposals(store, space, seed=seed)
         self._ledger = ledger
         self._scheduler = scheduler
         self._halt = halt
         self._on_finish = on_finish
+        self._inherit = inherit
         self._max_trials = max_trials
         self._max_epochs = max_epochs
         self._max_concurrent = max_concurrent
         self._max_live = max_concurrent + ahead
-        self._seed = seed
         self._live: dict[str, int] = {}
         self._interrupted: deque[int] = deque()
-        self._seen: dict[tuple[Any, ...], int] = {}
         self._num_trials = 0
         self._num_epochs = 0
         self._first_causes: list[str | None] = []
@@ -105,16 +108,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         if len(self._live) >= self._max_live:
             return None
-        if self._interrupted:
-            record = self._ledger.get(self._interrupted.popleft())
-        elif self._max_trials is not None and self._num_trials >= self._max_trials:
-            return str(Searcher.FINISHED)
-        else:
-            proposed = self._propose()
-            if proposed is None:
-                return str(Searcher.FINISHED)
-            record = proposed
-            self._num_trials += 1
+        record = self._next()
+        if record is None:
+            # Those that run may bring a paused one further.
+            return None if self._live and self._scheduler.pauses else str(Searcher.FINISHED)
         waits = len(self._live) >= self._max_concurrent
         self._live[trial_id] = record.number
         self._ledger.put(replace(record, status=Status.WAITING if waits else Status.RUNNING))
@@ -139,17 +136,33 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             self._fail(number, cause="DivergedError", message=f"{self._ledger.metric} became NaN or infinite")
             return
         self._add_epoch(number, result)  # Tune skips on_trial_result for the epoch at which a trial is stopped
+        if number in self._scheduler.paused:
+            paused = replace(self._ledger.get(number), status=Status.PAUSED)
+            self._ledger.put(paused)
+            self._store.note(paused)
+            return
         status = Status.STOPPED if number in self._scheduler.stopped else Status.COMPLETED
         self._finish(replace(self._ledger.get(number), status=status))
 
     def end_running_trials(self) -> None:
-        """Closes what the end of the budget cut off, with the curve it had; what had not begun is taken back."""
+        """Closes what the end of the search cut off, with the curve it had; what had not begun is taken back.
+
+        A trial that was paused, and is not continued any more, was stopped by the scheduler.
+        """
         for record in self._ledger.records():
-            if record.status is Status.RUNNING or (record.status is Status.WAITING and record.curve):
+            if record.status is Status.PAUSED:
+                self._finish(replace(record, status=Status.STOPPED))
+            elif record.status is Status.RUNNING or (record.status is Status.WAITING and record.curve):
                 self._finish(replace(record, status=Status.OUT_OF_BUDGET))
             elif record.status is Status.WAITING:
                 self._store.discard(record.number, reason="the budget ended before it began")
                 self._ledger.drop(record.number)
+
+    def keep_paused_trials(self) -> None:
+        """Shows paused trials as the study has them: to be taken up by a resume."""
+        for record in self._ledger.records():
+            if record.status is Status.PAUSED:
+                self._ledger.put(replace(record, status=Status.RUNNING))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study on disk is always up to date."""
@@ -169,55 +182,54 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
                 return
 
     def _take_up_earlier_trials(self) -> None:
-        searched = set(self._space.searched)
-        for trial in self._store.trials():
-            if trial.state is TrialState.RUNNING and set(trial.params) != searched:
-                self._propose_again(trial)
-        for record in self._store.records():
+        self._proposals.withdraw_half_made()
+        records = self._store.records()
+        self._scheduler.take_up(records)
+        replaced = {record.lineage.replaces for record in records if record.lineage is not None}
+        for record in records:
             self._ledger.put(record)
-            self._seen[self._key(record.params)] = record.number
-            self._num_trials += 1
-            self._num_epochs += record.epochs
-            if record.status is Status.RUNNING:
-                self._interrupted.append(record.number)
-            else:
+            self._num_epochs += record.trained_epochs
+            if record.lineage is None:
+                self._proposals.know(record)
+                self._num_trials += 1
+            if record.status is not Status.RUNNING:
                 self._first_causes.append(record.cause)
+            elif record.number in replaced:  # the driver was killed before it could say so
+                self._finish(replace(record, status=Status.STOPPED))
+            elif record.number in self._scheduler.paused:
+                self._ledger.put(replace(record, status=Status.PAUSED))
+            else:
+                self._inherit(record)
+                self._interrupted.append(record.number)
 
-    def _propose_again(self, trial: FrozenTrial) -> None:
-        """A driver killed while a trial was being proposed leaves it half made; a recipe among them is not lost."""
-        recipe = trial.system_attrs.get("fixed_params")
-        self._store.discard(trial.number, reason="interrupted while it was proposed")
-        if recipe:
-            self._store.study.enqueue_trial(recipe)
+    def _next(self) -> TrialRecord | None:
+        """The trial to run now: interrupted ones first, then paused ones that may go on, then new ones."""
+        if self._interrupted:
+            return self._ledger.get(self._interrupted.popleft())
+        step = self._scheduler.next_step(closing=False)
+        if step is None and (self._max_trials is None or self._num_trials < self._max_trials):
+            proposed = self._proposals.next()
+            if proposed is not None:
+                self._num_trials += 1
+                self._scheduler.add(proposed)
+                return proposed
+        if step is None and not self._live:
+            step = self._scheduler.next_step(closing=True)
+        return None if step is None else self._take(step)
 
-    def _propose(self) -> TrialRecord | None:
-        """A new trial whose parameters no other had; None when a finite space has no more."""
-        if self._space.num_combinations is not None and len(self._seen) >= self._space.num_combinations:
-            return None
-        number, params = self._ask()
-        while self._key(params) in self._seen:
-            self._store.discard(number, reason=f"same parameters as trial {self._seen[self._key(params)]}")
-            if self._space.num_combinations is not None:
-                self._store.study.enqueue_trial(self._unseen_combination())
-            number, params = self._ask()
-        self._seen[self._key(params)] = number
-        return TrialRecord(number=number, params=params)
-
-    def _ask(self) -> tuple[int, dict[str, Any]]:
-        trial: optuna.Trial = self._store.study.ask()
-        params = self._space.suggest(trial)
-        return trial.number, {name: params[name] for name in self._space.searched if name in params}
-
-    def _unseen_combination(self) -> dict[str, Any]:
-        """A combination of a finite space that was not run yet, drawn by seed."""
-        unseen = (params for params in self._space.combinations() if self._key(params) not in self._seen)
-        candidates = list(itertools.islice(unseen, 10_000))
-        rng = np.random.default_rng([self._seed, len(self._seen)])
-        chosen = candidates[int(rng.integers(len(candidates)))]
-        return {name: chosen[name] for name in self._space.searched}
-
-    def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple((name, params[name]) for name in self._space.searched if name in params)
+    def _take(self, step: Step) -> TrialRecord:
+        if not isinstance(step, Exploit):
+            return self._ledger.get(step.number)
+        # The new trial is on record before the old one ends, and has its weights before anything else happens: a
+        # driver killed in between finds in the study what is left to do.
+        lineage = Lineage(parent=step.donor, replaces=step.loser, epoch=step.epoch)
+        number = self._store.add_heir(step.params, lineage, space=self._space)
+        heir = TrialRecord(number=number, params=dict(step.params), lineage=lineage)
+        self._ledger.put(heir)
+        self._scheduler.add(heir)
+        self._inherit(heir)
+        self._finish(replace(self._ledger.get(step.loser), status=Status.STOPPED))
+        return heir
 
     def _add_epoch(self, number: int, result: Mapping[str, Any]) -> None:
         before = self._ledger.get(number)
@@ -225,8 +237,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         if after is before:
             return
         self._ledger.put(after)
+        if after.epochs == before.epochs:  # after a restart, what the study did not have of it
+            return
         self._store.add_epoch(number, epoch=after.epochs, value=after.curve[after.epochs])
-        self._num_epochs += 1
+        self._num_epochs += after.trained_epochs - before.trained_epochs
         if self._max_epochs is not None and self._num_epochs >= self._max_epochs:
             self._halt.because(f"the budget of {self._max_epochs} epochs is used up")
 
@@ -236,6 +250,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def _finish(self, record: TrialRecord) -> None:
         self._ledger.put(record)
         self._store.finish(record)
+        self._scheduler.close(record)
         self._on_finish(record.number)
         self._first_causes.append(record.cause)
         first = self._first_causes[:FAILURES_BEFORE_GIVING_UP]

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import ray
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from search.config import SearchConfig, to_yaml
 from search.final import evaluate_winner
+from search.html_report import write_html_report
 from search.ledger import Ledger, Status, TrialRecord
 from search.live import LiveView
 from search.preflight import Preflight, describe_run
 from search.report import write_leaderboard, write_summary
-from search.results import RunPaths, write_json, write_text
+from search.results import RunPaths, write_bytes, write_json, write_text
+from search.samples import labelled, sample_grid, sample_trials
 from search.searcher import Halt
-from search.space import Space
 from search.tuner import run_trials, start_ray
-from trainables.data import write_splits
+from trainables.data import ImageData
 from trainables.errors import ConfigError, DataError
+from trainables.splits import write_splits
+from trainables.trial_log import log_picture
+
+_SAMPLE_IMAGES = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,8 @@ def prepare(config: SearchConfig, paths: RunPaths, preflight: Preflight) -> None
     if not paths.environment.is_file():
         write_text(paths.config, to_yaml(config))
         write_splits(paths.splits, preflight.splits, preflight.data)
-        write_json(paths.environment, describe_run(config, preflight))
+        _draw_augmentations(config, paths, preflight)
+        write_json(paths.environment, describe_run(config, preflight))  # last: it says that all of the above is there
         return
     environment = json.loads(paths.environment.read_text(encoding="utf-8"))
     before, now = environment["data"]["fingerprint"], preflight.data.fingerprint
@@ -85,8 +95,26 @@ def prepare(config: SearchConfig, paths: RunPaths, preflight: Preflight) -> None
     write_json(paths.environment, environment)
 
 
+def _draw_augmentations(config: SearchConfig, paths: RunPaths, preflight: Preflight) -> None:
+    """A few training images under every augmentation of the space, as a picture and in TensorBoard."""
+    rows = preflight.splits.train[:: max(1, len(preflight.splits.train) // _SAMPLE_IMAGES)][:_SAMPLE_IMAGES]
+    grid = sample_grid(preflight.data.take(rows), labelled(sample_trials(config), config))
+    picture = BytesIO()
+    Image.fromarray(grid).save(picture, format="PNG")
+    write_bytes(paths.augmentation, picture.getvalue())
+    height, width, _ = grid.shape
+    log_picture(paths.trials / "augmentation", tag="augmentation", png=picture.getvalue(), height=height, width=width)
+
+
 def run_session(
-    config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: Halt, view: LiveView, address: str | None
+    config: SearchConfig,
+    paths: RunPaths,
+    *,
+    data: ImageData,
+    ledger: Ledger,
+    halt: Halt,
+    view: LiveView,
+    address: str | None,
 ) -> Outcome:
     """Searches until the end or an interruption, and leaves the run's folder complete either way."""
     view.note("starting Ray")
@@ -95,7 +123,7 @@ def run_session(
         view.note("")
         elapsed_s = run_trials(config, paths, ledger=ledger, halt=halt)
         records = ledger.records()
-        searched = Space(config.space).searched
+        searched = config.search_space.searched
         write_leaderboard(paths.leaderboard, records, metric=config.task.metric, searched=list(searched))
         state = _state(records, halt)
         test = None
@@ -105,7 +133,17 @@ def run_session(
     finally:
         ray.shutdown()
     write_summary(paths, config, records, state=state, reason=halt.reason, elapsed_s=elapsed_s, test=test)
+    view.note("writing the report")
+    _write_report(config, paths, records, data)
     return Outcome(state=state, reason=halt.reason, records=records, test=test)
+
+
+def _write_report(config: SearchConfig, paths: RunPaths, records: list[TrialRecord], data: ImageData) -> None:
+    """A page that cannot be drawn is told to the log: the search and all it found are sound without it."""
+    try:
+        write_html_report(paths, config, records, data=data)
+    except Exception:
+        _log.exception("the report could not be written")
 
 
 def _state(records: list[TrialRecord], halt: Halt) -> str:

@@ -13,12 +13,12 @@ from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
 from search.config import ResourcesConfig, SearchConfig
-from search.launch import Launch, concurrent_trials
+from search.inheritance import inherit
+from search.launch import Launch, concurrent_trials, worker_resources
 from search.ledger import Ledger
 from search.results import RunPaths
-from search.schedulers import build_scheduler
+from search.scheduler_choice import build_scheduler
 from search.searcher import Halt, OptunaSearcher
-from search.space import Space
 from search.study import StudyStore
 from trainables.checkpoint import TrialFiles
 
@@ -76,16 +76,18 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: H
     """
     max_concurrent = concurrent_trials(config.resources, cluster=ray.cluster_resources())
     store = open_study(config, paths)
-    scheduler = build_scheduler(config.scheduler, metric=config.task.metric, history=store.records())
+    space = config.search_space
+    scheduler = build_scheduler(config.scheduler, metric=config.task.metric, space=space, seed=config.sampler.seed)
     clock = Clock(store, halt=halt, limit_s=config.budget.time_s)
     searcher = OptunaSearcher(
         store,
-        Space(config.space),
+        space,
         ledger,
         scheduler=scheduler,
         halt=halt,
         # Nothing resumes a trial that has ended; its best weights stay.
         on_finish=lambda number: TrialFiles(paths.trial(number)).checkpoint.unlink(missing_ok=True),
+        inherit=lambda record: inherit(record, paths, config=config.trial_config(record.params)),
         max_trials=config.budget.trials,
         max_epochs=config.budget.epochs,
         max_concurrent=max_concurrent,
@@ -111,7 +113,9 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: H
     )
     tuner.fit()
     clock.save()
-    if halt.requested and not halt.interrupted:
+    if halt.interrupted:
+        searcher.keep_paused_trials()
+    else:
         searcher.end_running_trials()
     shutil.rmtree(paths.tune, ignore_errors=True)
     return clock.elapsed_s
@@ -119,8 +123,9 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: H
 
 def open_study(config: SearchConfig, paths: RunPaths) -> StudyStore:
     """The run's study; a new one receives the starting points, to be tried first."""
-    store = StudyStore(paths.study, name=paths.name, metric=config.task.metric, sampler=config.sampler)
-    store.add_recipes(config.start_from, Space(config.space))
+    space = config.search_space
+    store = StudyStore(paths.study, name=paths.name, metric=config.task.metric, sampler=config.sampler, space=space)
+    store.add_recipes(config.starting_points, space)
     return store
 
 
@@ -180,13 +185,10 @@ def _trial_name(trial: Trial) -> str:
 
 def _trainable(config: SearchConfig, paths: RunPaths) -> Any:
     resources = config.resources
-    launch = Launch(run=str(paths.root), shared=config.shared_by_trials(), resources=resources)
+    launch = Launch(run=str(paths.root), config=config)
     if resources.workers > 1:
         # The searcher keeps as many trials running as worker groups fit. Their drivers must not take the CPU that a
         # group needs (2 CPUs hold a group of two one-CPU workers only if its driver asks for none), and Ray does not
         # take a request for nothing: they ask for a little of the memory.
         return ray.tune.with_resources(launch.trainable(), {"CPU": 0, "memory": _DRIVER_BYTES})
-    needs = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        needs["GPU"] = resources.gpus_per_worker
-    return ray.tune.with_resources(launch.trainable(), needs)
+    return ray.tune.with_resources(launch.trainable(), worker_resources(resources))

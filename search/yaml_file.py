@@ -20,18 +20,31 @@ Loc = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class YamlFile:
-    """The data of a file, and where each part of it was written."""
+    """The data of a file, and where each part of it was written.
+
+    Attributes:
+        lines: line (from 1) of every key and list item.
+        paths: the file of the places that were written in another, which this one includes.
+    """
 
     path: Path
     data: dict[str, Any]
     lines: dict[Loc, int]
+    paths: dict[Loc, Path] = field(default_factory=dict)
 
     def line_of(self, loc: Sequence[str | int]) -> int | None:
         """The line (from 1) of the key or list item at a place, or of the nearest part that encloses it."""
+        return self.lines.get(self._written(loc))
+
+    def path_of(self, loc: Sequence[str | int]) -> Path:
+        """The file in which a place, or the nearest part that encloses it, was written."""
+        return self.paths.get(self._written(loc), self.path)
+
+    def _written(self, loc: Sequence[str | int]) -> Loc:
         place = tuple(loc)
         while place and place not in self.lines:
             place = place[:-1]
-        return self.lines.get(place)
+        return place
 
 
 def read_yaml(path: Path) -> YamlFile:

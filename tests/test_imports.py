@@ -70,7 +70,7 @@ def test_only_the_command_lines_print() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert printing <= {"search.run", "search.predict"}
+    assert printing <= {"search.run", "search.predict", "search.samples", "search.list", "search.compare"}
 
 
 def test_no_drawer_for_everything() -> None:

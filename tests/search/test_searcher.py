@@ -18,7 +18,6 @@ from search.ledger import Ledger, Status
 from search.results import RunPaths
 from search.schedulers import FullScheduler
 from search.searcher import Halt, OptunaSearcher
-from search.space import Space
 from search.study import StudyStore
 from search.tuner import open_study
 
@@ -48,7 +47,7 @@ class Bench:
         self.halt = Halt()
         self.searcher = OptunaSearcher(
             self.store,
-            Space(self.config.space),
+            self.config.search_space,
             self.ledger,
             scheduler=self.scheduler,
             halt=self.halt,

@@ -20,12 +20,13 @@ PARAMS: dict[str, Param] = {
     "randaugment_num_ops": IntDomain(type="int", low=1, high=8, log=True),
     "pretrained": CategoricalDomain(type="categorical", values=(True, False)),
     "grad_clip_norm": CategoricalDomain(type="categorical", values=(None, 1.0)),
-    "hflip": 0.0,
+    "randaugment_magnitude": 9,
+    "augment": "randaugment",  # decided before its parameters, although written after them
 }
 
 
 def _finite() -> Space:
-    return Space({name: PARAMS[name] for name in ("arch", "dropout", "hflip", "pretrained")})
+    return Space({name: PARAMS[name] for name in ("arch", "dropout", "randaugment_magnitude", "pretrained")})
 
 
 @pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(seed=0), optuna.samplers.TPESampler(seed=0)])
@@ -36,8 +37,8 @@ def test_suggested_trials_lie_in_the_space(sampler: optuna.samplers.BaseSampler)
     for _ in range(30):
         trial = study.ask()
         params = space.suggest(trial)
-        assert list(params) == list(PARAMS)
-        assert params["hflip"] == 0.0
+        assert set(params) == set(PARAMS)
+        assert params["randaugment_magnitude"] == 9
         assert params["dropout"] in (0.1, 0.2, 0.3, 0.4, 0.5)  # exactly: not 0.30000000000000004
         assert space.contains(params) is None
         study.tell(trial, params["lr"])
@@ -45,8 +46,8 @@ def test_suggested_trials_lie_in_the_space(sampler: optuna.samplers.BaseSampler)
 
 def test_searched_and_fixed() -> None:
     space = Space(PARAMS)
-    assert space.searched == tuple(name for name in PARAMS if name != "hflip")
-    assert space.fixed == {"hflip": 0.0}
+    assert space.searched == tuple(name for name in PARAMS if name not in ("randaugment_magnitude", "augment"))
+    assert space.fixed == {"augment": "randaugment", "randaugment_magnitude": 9}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_searched_and_fixed() -> None:
         ({"randaugment_num_ops": 2.4}, "found 2.4; write 2"),
         ({"arch": "vit"}, "arch: must be one of small_cnn, resnet18, found 'vit'"),
         ({"pretrained": 1}, "pretrained: must be one of true, false, found 1"),
-        ({"hflip": 0.5}, "hflip: is fixed to 0.0 by the space, found 0.5"),
+        ({"randaugment_magnitude": 5}, "randaugment_magnitude: is fixed to 9 by the space, found 5"),
         ({"drpout": 0.1}, "drpout: unknown key, found 'drpout'; did you mean dropout?"),
     ],
 )
@@ -77,8 +78,8 @@ def test_missing_parameters_are_a_problem_unless_partial() -> None:
 def test_combinations() -> None:
     combinations = list(_finite().combinations())
     assert _finite().num_combinations == len(combinations) == 20
-    assert combinations[0] == {"arch": "small_cnn", "dropout": 0.1, "hflip": 0.0, "pretrained": True}
-    assert combinations[-1] == {"arch": "resnet18", "dropout": 0.5, "hflip": 0.0, "pretrained": False}
+    assert combinations[0] == {"arch": "small_cnn", "dropout": 0.1, "randaugment_magnitude": 9, "pretrained": True}
+    assert combinations[-1] == {"arch": "resnet18", "dropout": 0.5, "randaugment_magnitude": 9, "pretrained": False}
     assert all(_finite().contains(params) is None for params in combinations)
     assert [params["dropout"] for params in combinations[:10:2]] == [0.1, 0.2, 0.3, 0.4, 0.5]
 
@@ -106,7 +107,8 @@ def test_describe() -> None:
         "randaugment_num_ops": "1 … 8, log",
         "pretrained": "true, false",
         "grad_clip_norm": "null, 1.0",
-        "hflip": "0.0 (fixed)",
+        "randaugment_magnitude": "9 (fixed)",
+        "augment": "randaugment (fixed)",
     }
 
 

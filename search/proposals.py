@@ -1,0 +1,109 @@
+"""Which new trial is next? Proposals of the sampler, less what is forbidden and what was run before."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search.ledger import TrialRecord
+from search.space import Space
+from search.study import StudyStore
+
+# As many proposals in a row that are forbidden or were run before are refused, then a trial is drawn instead: a
+# sampler that likes best what cannot be run again would propose it for ever.
+PROPOSALS_BEFORE_DRAWING = 8
+
+# Combinations among which the next is drawn then.
+_CANDIDATES = 10_000
+
+
+class Proposals:
+    """Asks the study's sampler for trials, each of which differs from all before.
+
+    Args:
+        seed: of what is drawn where the sampler proposes nothing new.
+    """
+
+    def __init__(self, store: StudyStore, space: Space, *, seed: int) -> None:
+        self._store = store
+        self._space = space
+        self._seed = seed
+        self._seen: dict[tuple[Any, ...], int] = {}
+        self._exhausted = False
+
+    def withdraw_half_made(self) -> None:
+        """Closes what a driver was proposing when it was killed; a recipe among them is proposed again."""
+        for trial in self._store.trials():
+            if trial.state is TrialState.RUNNING and self._space.contains(trial.params) is not None:
+                self._propose_again(trial)
+
+    def know(self, record: TrialRecord) -> None:
+        """Keeps a trial of an earlier session from being proposed again."""
+        self._seen[self._key(record.params)] = record.number
+
+    def next(self) -> TrialRecord | None:
+        """A new trial that no other equals and that is not forbidden; None when there are no more."""
+        proposed = None if self._exhausted else self._propose()
+        self._exhausted = proposed is None
+        return proposed
+
+    def _propose(self) -> TrialRecord | None:
+        if self._space.num_combinations is not None and len(self._seen) >= self._space.num_combinations:
+            return None
+        number, params = self._ask()
+        refused = 0
+        while (reason := self._reason_against(params)) is not None:
+            self._store.discard(number, reason=reason, forbidden=self._space.forbidden(params) is not None)
+            refused += 1
+            if self._space.num_combinations is not None or refused >= PROPOSALS_BEFORE_DRAWING:
+                drawn = self._new_combination()
+                if drawn is None:
+                    return None
+                self._store.study.enqueue_trial(drawn)
+            number, params = self._ask()
+        self._seen[self._key(params)] = number
+        return TrialRecord(number=number, params=params)
+
+    def _propose_again(self, trial: FrozenTrial) -> None:
+        recipe = trial.system_attrs.get("fixed_params")
+        self._store.discard(trial.number, reason="interrupted while it was proposed")
+        if recipe:
+            self._store.study.enqueue_trial(recipe)
+
+    def _reason_against(self, params: Mapping[str, Any]) -> str | None:
+        """Why a proposal is not run; None when it is."""
+        forbidden = self._space.forbidden(params)
+        if forbidden is not None:
+            return f"forbidden: {forbidden}"
+        earlier = self._seen.get(self._key(params))
+        return None if earlier is None else f"same parameters as trial {earlier}"
+
+    def _ask(self) -> tuple[int, dict[str, Any]]:
+        trial: optuna.Trial = self._store.study.ask()
+        params = self._space.suggest(trial)
+        return trial.number, {name: params[name] for name in self._space.searched if name in params}
+
+    def _new_combination(self) -> dict[str, Any] | None:
+        """An allowed combination that was not run yet, drawn by seed; None when none is found."""
+        seed = [self._seed, len(self._seen)]
+        if self._space.num_combinations is not None:
+            unseen = (params for params in self._space.combinations() if self._key(params) not in self._seen)
+            candidates = list(itertools.islice(unseen, _CANDIDATES))
+            chosen = candidates[int(np.random.default_rng(seed).integers(len(candidates)))]
+        else:
+            rng = random.Random(f"{seed} draws")
+            drawn = (self._space.draw(rng) for _ in range(_CANDIDATES))
+            found = next((params for params in drawn if self._reason_against(params) is None), None)
+            if found is None:
+                return None
+            chosen = found
+        return {name: chosen[name] for name in self._space.searched if name in chosen}
+
+    def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple((name, params[name]) for name in self._space.searched if name in params)

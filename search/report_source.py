@@ -1,0 +1,162 @@
+"""What of a run can be read again? Its files and its study, as the reports take them; nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from search.config import SearchConfig, load_search
+from search.domains import Domain
+from search.ledger import Status, TrialRecord, rank
+from search.results import RunPaths
+from search.rungs import rung_epochs
+from trainables.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ReportSource:
+    """A run as its reports see it.
+
+    Attributes:
+        summary: contents of `summary.json`; empty while the run has none.
+        environment: contents of `environment.json`.
+        test: contents of `test/metrics.json`; None where the test split was not opened.
+        times: start and end of each trial that has ended, in seconds after the first trial's start. A trial starts
+            when it is proposed, which may be before a worker is free.
+    """
+
+    paths: RunPaths
+    config: SearchConfig
+    records: tuple[TrialRecord, ...]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    test: Mapping[str, Any] | None = None
+    times: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        return self.config.task.metric
+
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """What is searched, in the order in which it is decided."""
+        return self.config.search_space.domains
+
+    @cached_property
+    def ranked(self) -> list[TrialRecord]:
+        """Trials with a score that did not fail, from best to worst."""
+        usable = [record for record in self.records if record.score is not None and record.status is not Status.FAILED]
+        return rank(usable, metric=self.metric)
+
+    @property
+    def winner(self) -> TrialRecord | None:
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def state(self) -> str:
+        """finished, interrupted or failed; unfinished where no session has come to its end."""
+        return str(self.summary.get("state", "unfinished"))
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """Images of each split, as far as they are known."""
+        data = self.environment.get("data", {})
+        return {split: int(data[split]) for split in ("train", "val", "test") if split in data}
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs at which trials may be compared; empty for a population, whose curves are those of several trials."""
+        scheduler = self.config.scheduler
+        if scheduler.name == "pbt":
+            return []
+        return rung_epochs(
+            grace_period=scheduler.grace_period,
+            reduction_factor=scheduler.reduction_factor,
+            max_epochs=scheduler.max_epochs,
+        )
+
+    @property
+    def reduction_factor(self) -> int | None:
+        """Of so many trials one goes on at each rung; None where no rungs decide."""
+        scheduler = self.config.scheduler
+        return scheduler.reduction_factor if scheduler.name in ("asha", "asha_promotion", "hyperband") else None
+
+
+def read_source(
+    paths: RunPaths, *, config: SearchConfig | None = None, records: list[TrialRecord] | None = None
+) -> ReportSource:
+    """Everything of a run that its reports need.
+
+    Args:
+        config: read from the run's folder by default.
+        records: read from the run's study by default.
+
+    Raises:
+        ConfigError: naming a file of the run that cannot be read.
+    """
+    config = config or load_search(paths.config)
+    trials = _trials(paths)
+    return ReportSource(
+        paths=paths,
+        config=config,
+        records=tuple(records if records is not None else _records(trials, metric=config.task.metric)),
+        summary=_read_json(paths.summary) or {},
+        environment=_read_json(paths.environment) or {},
+        test=_read_json(paths.test / "metrics.json"),
+        times=_times(trials),
+    )
+
+
+def _trials(paths: RunPaths) -> list[Any]:
+    """The run's Optuna trials; none where there is no study yet."""
+    if not paths.study.is_file():  # Optuna would make one
+        return []
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        storage = JournalStorage(JournalFileBackend(str(paths.study)))
+        studies = storage.get_all_studies()
+        return list(storage.get_all_trials(studies[0]._study_id, deepcopy=False)) if studies else []
+    except (OSError, ValueError, KeyError, optuna.exceptions.OptunaError) as error:
+        raise ConfigError(f"{paths.study}: cannot be read as a study ({error}); restore it from a copy") from error
+
+
+def _records(trials: list[Any], *, metric: str) -> list[TrialRecord]:
+    from optuna.trial import TrialState
+
+    from search.study import NOT_RUN, record_of
+
+    ran = [trial for trial in trials if trial.state is not TrialState.WAITING and NOT_RUN not in trial.user_attrs]
+    return [record_of(trial, metric=metric) for trial in ran]
+
+
+def _times(trials: list[Any]) -> dict[int, tuple[float, float]]:
+    ended = [trial for trial in trials if trial.datetime_start is not None and trial.datetime_complete is not None]
+    if not ended:
+        return {}
+    zero = min(trial.datetime_start for trial in ended)
+    return {
+        trial.number: (
+            (trial.datetime_start - zero).total_seconds(),
+            (trial.datetime_complete - zero).total_seconds(),
+        )
+        for trial in ended
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); restore it from a copy") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: must hold a JSON object, found {type(value).__name__}; restore it from a copy")
+    return value
