@@ -23,8 +23,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from search.config import SearchConfig, load_search
+from search.samplers import build_sampler
 from search.space import Space
-from search.study import build_sampler
 from tests.images import write_classes
 from tests.search.cli import run, trials_of, write_space
 
