@@ -20,10 +20,11 @@ from pydantic import (
 
 from search.absolute_paths import absolute_data, absolute_weights
 from search.algorithm_config import SamplerConfig, SchedulerConfig
+from search.budget_config import BudgetConfig, FinalConfig, KeepConfig
 from search.config_checks import cross_problems, dump_space, parse_start_from, parse_whole_space, whole_space
 from search.config_errors import Loc, Problem, dotted, problems_of, raise_problems
 from search.config_schema import recipe_schema, space_schema
-from search.config_types import Duration, Metric, Pipelines, Slug, duration_s, slug
+from search.config_types import METRIC_SCHEMA, Metric, Pipelines, Slug, StaticObjective, slug
 from search.domain_options import Tag
 from search.domains import Param
 from search.forbid import Combination, dump_forbid, parse_forbid
@@ -47,7 +48,23 @@ class TaskConfig(Frozen):
 
     data: DataConfig = Field(description="Which images.", examples=["{name: digits}"])
     split: SplitConfig = Field(default=SplitConfig(), description="Division into training, validation and test.")
-    metric: Metric = Field(default="val_top1", description="Validation metric that the search improves.")
+    metric: Annotated[Metric, WithJsonSchema(METRIC_SCHEMA)] = Field(
+        default="val_top1",
+        description="Validation metric that the search improves. A list, [val_top1, latency_ms], names objectives too.",
+    )
+    objectives: tuple[StaticObjective, ...] = Field(
+        default=(),
+        description="What is to be small besides: num_params, flops, model_mib, latency_ms, known before training. The "
+        "search then looks for the Pareto front, whose trial with the best metric is called the winner.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_metrics(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("metric"), list | tuple) and data["metric"]:
+            first, *others = data["metric"]
+            return {**data, "metric": first, "objectives": (*others, *data.get("objectives", ()))}
+        return data
 
 
 class ResourcesConfig(Frozen):
@@ -67,19 +84,6 @@ class ResourcesConfig(Frozen):
     )
 
 
-class BudgetConfig(Frozen):
-    """When the search ends: at whichever limit is reached first."""
-
-    trials: StrictInt | None = Field(default=None, ge=1, description="Number of trials.")
-    epochs: StrictInt | None = Field(default=None, ge=1, description="Epochs over all trials.")
-    time: Duration = Field(default=None, description="90s, 30m, 2h, 1d, or seconds.")
-
-    @property
-    def time_s(self) -> float | None:
-        """The time limit in seconds."""
-        return None if self.time is None else duration_s(self.time)
-
-
 class SearchConfig(Frozen):
     """A whole search, as in a file of `spaces/`."""
 
@@ -94,6 +98,8 @@ class SearchConfig(Frozen):
     scheduler: SchedulerConfig = Field(description="Which trials are stopped early.", examples=["{max_epochs: 50}"])
     resources: ResourcesConfig = Field(default=ResourcesConfig(), description="On what one trial runs.")
     budget: BudgetConfig = Field(default=BudgetConfig(), description="When the search ends.")
+    keep: KeepConfig = Field(default=KeepConfig(), description="Whose weights stay on disk.")
+    final: FinalConfig = Field(default=FinalConfig(), description="How the winner is tried before the test.")
     forbid: Annotated[
         tuple[Combination, ...],
         PlainValidator(parse_forbid),
@@ -102,6 +108,12 @@ class SearchConfig(Frozen):
     ] = Field(default=(), description="Combinations that no trial may have: values, lists of them, or bounds.")
     start_from: Annotated[tuple[dict[str, Scalar], ...], BeforeValidator(parse_start_from)] = Field(
         default=(), description="Recipes tried first; parameters left out are sampled."
+    )
+    limits: dict[StaticObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
+        default={},
+        description="Most that a trial may have of num_params, flops, model_mib or latency_ms; one that has more is "
+        "refused before it trains.",
+        examples=["{num_params: 5e6, latency_ms: 3}"],
     )
     tags: tuple[Tag, ...] = Field(default=(), description="Words of your own, kept with the run.")
 

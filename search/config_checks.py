@@ -162,10 +162,12 @@ def _start_space_problems(space: Space, recipes: Any) -> Iterator[Problem]:
 
 
 def _budget_problems(space: Space, budget: Any) -> Iterator[Problem]:
-    if budget is not None and any(_part(budget, key) is not None for key in ("trials", "epochs", "time")):
+    if budget is not None and any(
+        _part(budget, key) is not None for key in ("trials", "epochs", "time", "device_hours")
+    ):
         return
     if space.num_combinations is None:
-        text = "the space has no end, found no limit; add trials: 60, epochs: 1000 or time: 30m"
+        text = "the space has no end, found no limit; add trials: 60, epochs: 1000, time: 30m or device_hours: 8"
         yield Problem(("budget",), text)
 
 

@@ -12,7 +12,7 @@ from search.config_errors import Problem, found, raise_problems
 from search.pipeline_params import pipeline_params
 from trainables.config import AugmentationStep
 from trainables.hyperparameters import BUILTIN_AUGMENTATIONS
-from trainables.metric_names import METRIC_MODES
+from trainables.metric_names import METRIC_MODES, STATIC_OBJECTIVES
 from trainables.nearest import nearest
 from trainables.pipeline_names import pipeline_problems
 
@@ -61,6 +61,15 @@ def _check_metric(metric: str) -> str:
     return metric
 
 
+def _check_static(name: str) -> str:
+    if name not in STATIC_OBJECTIVES:
+        known = ", ".join(STATIC_OBJECTIVES)
+        matches = nearest(name, STATIC_OBJECTIVES, count=1)
+        remedy = f"write {matches[0]}" if matches else f"write one of {known}"
+        raise ValueError(f"must be {known}, found {name!r}; {remedy}")
+    return name
+
+
 def _check_pipelines(value: Any) -> dict[str, tuple[AugmentationStep, ...]]:
     if not isinstance(value, Mapping):
         raise ValueError(f"must be a mapping, found {found(value)}; write `name:` and below it a list of transforms")
@@ -76,6 +85,21 @@ def _check_pipelines(value: Any) -> dict[str, tuple[AugmentationStep, ...]]:
 
 Slug = Annotated[str, AfterValidator(_check_slug), Field(json_schema_extra={"pattern": "^[a-z0-9_-]+$"})]
 Metric = Annotated[str, AfterValidator(_check_metric), Field(json_schema_extra={"enum": list(METRIC_MODES)})]
+StaticObjective = Annotated[
+    str, AfterValidator(_check_static), Field(json_schema_extra={"enum": list(STATIC_OBJECTIVES)})
+]
+# As a file may have it: one metric, or a list of it and of what is to be small.
+METRIC_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "enum": list(METRIC_MODES)},
+        {
+            "type": "array",
+            "prefixItems": [{"enum": list(METRIC_MODES)}],
+            "items": {"enum": list(STATIC_OBJECTIVES)},
+            "minItems": 1,
+        },
+    ]
+}
 Duration = Annotated[
     str | int | float | None,
     PlainValidator(_check_duration),

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from search.algorithm_config import SamplerConfig, SchedulerConfig
-from search.config import BudgetConfig, ResourcesConfig, SearchConfig, TaskConfig
+from search.budget_config import BudgetConfig, FinalConfig, KeepConfig
+from search.config import ResourcesConfig, SearchConfig, TaskConfig
 from trainables.conditions import CONDITIONS
 from trainables.config import DataConfig, SplitConfig
 from trainables.hyperparameters import Hyperparameters
@@ -33,6 +34,8 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("scheduler", SchedulerConfig),
     ("resources", ResourcesConfig),
     ("budget", BudgetConfig),
+    ("keep", KeepConfig),
+    ("final", FinalConfig),
     ("all sections", SearchConfig),
 )
 
