@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from search.rungs import rung_epochs
 from search.scalars import StrictFloat, StrictInt
+from trainables.fidelity import Fidelity, FidelityName
 from trainables.hyperparameters import Frozen
 
 _MAX_SEED = 2**32 - 1  # NumPy's
@@ -53,6 +55,15 @@ class SchedulerConfig(Frozen):
     reduction_factor: StrictInt = Field(
         default=3, ge=2, description="Of this many trials one goes on at each rung of asha and hyperband."
     )
+    fidelity: FidelityName = Field(
+        default="epochs",
+        description="What of the images the epochs before the last rung train on: all (epochs), a fraction of the data "
+        "(data_fraction), or all at a smaller size (image_size); the share rises at every rung. Validation always "
+        "sees all images at full size.",
+    )
+    lowest_fidelity: StrictFloat = Field(
+        default=0.5, gt=0, lt=1, description="That share up to the first rung; for image_size, of the side in pixels."
+    )
     min_trials: StrictInt = Field(
         default=5,
         ge=2,
@@ -74,3 +85,11 @@ class SchedulerConfig(Frozen):
     resample: StrictFloat = Field(
         default=0.25, ge=0, le=1, description="Chance that pbt draws a parameter anew instead of moving it by a fifth."
     )
+
+    @property
+    def plan(self) -> Fidelity:
+        """What the epochs of every trial train on."""
+        rungs = rung_epochs(
+            grace_period=self.grace_period, reduction_factor=self.reduction_factor, max_epochs=self.max_epochs
+        )
+        return Fidelity(name=self.fidelity, lowest=self.lowest_fidelity, rungs=tuple(rungs))

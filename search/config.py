@@ -153,6 +153,7 @@ class SearchConfig(Frozen):
             "metric": self.task.metric,
             "augmentations": fill_pipelines(self.augmentations, {}),
             "max_epochs": self.scheduler.max_epochs,
+            "fidelity": self.scheduler.plan.model_dump(mode="json"),
             "micro_batch_size": self.resources.micro_batch_size,
             "seed": self.sampler.seed,
         }

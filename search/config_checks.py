@@ -111,6 +111,10 @@ def _epoch_problems(params: Mapping[str, Param], scheduler: Any) -> Iterator[Pro
     if _is_count(grace_period) and grace_period > max_epochs:
         text = f"must be at most max_epochs, found {grace_period} of {max_epochs} epochs; write {max_epochs} or less"
         yield Problem(("scheduler", "grace_period"), text)
+    elif _part(scheduler, "fidelity") in ("data_fraction", "image_size") and (grace_period or 1) >= max_epochs:
+        found_there = f"grace_period {grace_period or 1} of {max_epochs} epochs"
+        text = f"rises at the rungs, found none below max_epochs with {found_there}; lower grace_period"
+        yield Problem(("scheduler", "fidelity"), text)
     for loc, value in _values(params, "warmup_epochs"):
         if isinstance(value, int | float) and value >= max_epochs:
             text = f"must be below scheduler.max_epochs, found {value:g} of {max_epochs} epochs; write a smaller number"

@@ -90,7 +90,14 @@ def _check_arch(trial: TrialConfig, data: ImageData) -> int:
     _, image_size, _, in_chans = data.shape
     anything = ([0.5] * in_chans, [0.25] * in_chans)
     spec = input_spec(trial, data_mean_std=anything, in_chans=in_chans, image_size=image_size)
-    return check_model(trial, num_classes=len(data.class_names), in_chans=in_chans, image_size=spec.size)
+    sizes = {trial.fidelity.image_size(epoch, size=spec.size) for epoch in range(trial.max_epochs)}
+    return check_model(
+        trial,
+        num_classes=len(data.class_names),
+        in_chans=in_chans,
+        image_size=spec.size,
+        other_sizes=sorted(sizes - {spec.size}),
+    )
 
 
 def _check_augment(trial: TrialConfig, data: ImageData) -> None:

@@ -15,6 +15,8 @@ from trainables.data import ImageData
 from trainables.imbalance import epoch_order
 from trainables.mixing import Mix, draw_mix, mix_images, mix_targets
 from trainables.runtime import Runtime
+from trainables.seeds import Stream, stream_seed
+from trainables.stratify import nested_order
 
 EVAL_BATCH_SIZE = 256
 
@@ -52,6 +54,9 @@ class TrainBatches:
         self, data: ImageData, rows: np.ndarray, *, config: TrialConfig, augment: Augment, runtime: Runtime
     ) -> None:
         self._data = data
+        if config.fidelity.name == "data_fraction":
+            rng = np.random.default_rng(stream_seed(config.seed, Stream.FIDELITY))
+            rows = rows[nested_order(data.labels[rows], rng=rng)]
         self._rows = rows
         self._labels = data.labels[rows]
         self._config = config
@@ -59,9 +64,9 @@ class TrainBatches:
         self._batch_size = min(config.batch_size, len(rows))
         self._runtime = runtime
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self._rows) // self._batch_size
+    def num_steps(self, epoch: int) -> int:
+        """Batches of an epoch, counted from 0."""
+        return self._num_images(epoch) // self._batch_size
 
     @property
     def largest_share(self) -> int:
@@ -71,14 +76,19 @@ class TrainBatches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0."""
         self._augment.start_epoch(epoch)
-        order = epoch_order(self._labels, config=self._config, epoch=epoch)
-        mixes = [self._mix(epoch, step) for step in range(self.steps_per_epoch)]
+        order = epoch_order(self._labels[: self._num_images(epoch)], config=self._config, epoch=epoch)
+        mixes = [self._mix(epoch, step) for step in range(self.num_steps(epoch))]
         slots = [self._slots(step, mixed=mix is not None) for step, mix in enumerate(mixes)]
         pixels = self._data.batches(
             (self._rows[order[each]] for each in slots), num_threads=self._runtime.num_threads or 1
         )
         for images, each, mix in zip(pixels, slots, mixes, strict=True):
             yield self._batch(images, self._labels[order[each]], each, mix)
+
+    def _num_images(self, epoch: int) -> int:
+        """Images of an epoch; a batch at least."""
+        wanted = self._config.fidelity.num_images(epoch, num_images=len(self._rows))
+        return max(self._batch_size, wanted)
 
     def _mix(self, epoch: int, step: int) -> Mix | None:
         _, height, width, _ = self._data.shape

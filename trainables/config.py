@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from trainables.fidelity import Fidelity
 from trainables.hyperparameters import BUILTIN_AUGMENTATIONS, Frozen, Hyperparameters
 from trainables.metric_names import METRIC_MODES
 
@@ -120,6 +121,7 @@ class TrialConfig(Hyperparameters):
         default_factory=dict, description="albumentations pipelines by name, as lists of transforms."
     )
     max_epochs: int = Field(default=10, ge=1, description="Epochs that the learning-rate schedule spans.")
+    fidelity: Fidelity = Field(default=Fidelity(), description="What of the images the epochs train on.")
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -114,10 +114,15 @@ def build_model(
         raise _unfit(config.arch, image_size, in_chans, error) from error
 
 
-def check_model(config: Hyperparameters, *, num_classes: int, in_chans: int, image_size: int) -> int:
+def check_model(
+    config: Hyperparameters, *, num_classes: int, in_chans: int, image_size: int, other_sizes: Collection[int] = ()
+) -> int:
     """Builds the network without memory and passes two images through its shapes; downloads nothing.
 
     Local weights are read and compared with it by names and shapes.
+
+    Args:
+        other_sizes: sides of images that a network built for `image_size` is to take as well.
 
     Returns:
         The number of parameters.
@@ -134,6 +139,7 @@ def check_model(config: Hyperparameters, *, num_classes: int, in_chans: int, ima
             scores, _ = split_outputs(model(torch.empty(2, in_chans, image_size, image_size)))
         except _SHAPE_ERRORS as error:
             raise _unfit(config.arch, image_size, in_chans, error) from error
+        _check_sizes(config.arch, model, sizes=other_sizes, image_size=image_size, in_chans=in_chans)
     if not isinstance(scores, Tensor) or scores.shape != (2, num_classes):
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ModelError(
@@ -141,6 +147,18 @@ def check_model(config: Hyperparameters, *, num_classes: int, in_chans: int, ima
             "choose another architecture, this one is no plain classifier"
         )
     return count_parameters(model)
+
+
+def _check_sizes(arch: str, model: nn.Module, *, sizes: Collection[int], image_size: int, in_chans: int) -> None:
+    for size in sizes:
+        try:
+            model(torch.empty(2, in_chans, size, size))
+        except (*_SHAPE_ERRORS, AssertionError) as error:
+            raise ModelError(
+                f"{arch}: built for images of {image_size}x{image_size} px, takes none of {size}x{size} px: "
+                f"{first_line(error)}; write scheduler.fidelity: data_fraction, raise scheduler.lowest_fidelity, or "
+                "choose another architecture"
+            ) from error
 
 
 def check_arch(arch: str, *, pretrained: bool) -> None:

@@ -27,11 +27,18 @@ class Preprocess:
         interpolation: Literal["bilinear", "bicubic"],
         device: torch.device,
     ) -> None:
+        self.size = size
         self._size = (size, size)
+        self._given = (mean, std, device)
         self._interpolation = interpolation
         # Repeated along a row of pixels, channels-last: operations over a last dimension of 3 are slow.
         self._mean = (torch.tensor(mean, device=device) * 255).repeat(size)
         self._inverse_std = (1 / (torch.tensor(std, device=device) * 255)).repeat(size)
+
+    def at(self, size: int) -> Preprocess:
+        """The same for a network input of another size."""
+        mean, std, device = self._given
+        return Preprocess(size=size, mean=mean, std=std, interpolation=self._interpolation, device=device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Network input of a batch.

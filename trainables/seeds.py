@@ -14,6 +14,7 @@ class Stream(IntEnum):
     ORDER = 1
     MODEL = 2  # dropout and drop path
     MIXING = 3  # Mixup and CutMix
+    FIDELITY = 4  # which images a part of them has
 
 
 def stream_seed(seed: int, stream: Stream, *parts: int) -> int:

@@ -33,6 +33,7 @@ class Stepper:
     Attributes:
         model: owns the weights; `network` is the same model as it is called.
         auxiliary_weight: weight of the losses of auxiliary heads, where the network has some.
+        preprocess: at the network's full size; `train_preprocess` at that of the current epoch.
         micro_batch_size: most images passed through the network at once; lowered when they do not fit.
     """
 
@@ -49,6 +50,7 @@ class Stepper:
     micro_batch_size: int
 
     def __post_init__(self) -> None:
+        self.train_preprocess = self.preprocess
         self._guarded = memory_is_limited(self.runtime.device)
 
     def step(self, batch: Batch) -> Tensor:
@@ -120,7 +122,7 @@ class Stepper:
         sums = torch.zeros(3, dtype=torch.float64, device=self.runtime.device)
         for images, targets in batch.micro_batches(micro_batch_size):
             with self.precision.autocast():
-                logits, auxiliary = split_outputs(self.network(self.preprocess(images)))
+                logits, auxiliary = split_outputs(self.network(self.train_preprocess(images)))
             loss = self.loss(logits, targets)
             total = loss
             for extra in auxiliary:

@@ -1,4 +1,4 @@
-"""How are images with several labels divided so that every label is in every part? By iterative stratification."""
+"""How are images divided so that every part has its share of every class or label?"""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ def stratify_labels(labels: np.ndarray, *, fractions: Sequence[float], rng: np.r
         parts[row] = part = _most_in_need(room, room, rng)
         room[part] -= 1
     return parts
+
+
+def nested_order(labels: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """An order of the images whose every beginning has each class in nearly its share.
+
+    Args:
+        labels: (N,) int64 classes, or (N, C) of 0 and 1 for several labels, which are shuffled only.
+
+    Returns:
+        (N,) int64 positions.
+    """
+    if labels.ndim == 2:
+        return rng.permutation(len(labels))
+    places = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        places[rng.permutation(members)] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(places, kind="stable")
 
 
 def _wanted(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def train_one_epoch(trial: TrialState, *, epoch: int) -> EpochMetrics:
     sums = torch.zeros(3, dtype=torch.float64, device=runtime.device)
     started = time.perf_counter()
     for step, batch in enumerate(batches.epoch(epoch)):
-        moment = epoch + (step + 0.5) / batches.steps_per_epoch
+        moment = epoch + (step + 0.5) / batches.num_steps(epoch)
         set_lr(stepper.optimizer, config.lr * lr_factor(moment, config, trial.history))
         sums += stepper.step(batch)
         if trial.ema is not None:

@@ -63,7 +63,11 @@ class TrialState:
         return self.model if self.ema is None else self.ema.module
 
     def start_epoch(self, epoch: int) -> None:
-        """Lets the stages train that do in this epoch, counted from 0."""
+        """Lets the stages train that do in this epoch, counted from 0, on images of its size."""
+        preprocess = self.stepper.preprocess
+        size = self.config.fidelity.image_size(epoch, size=preprocess.size)
+        if size != self.stepper.train_preprocess.size:
+            self.stepper.train_preprocess = preprocess.at(size)
         before = num_trainable_stages(self.config, len(self.stages), epoch=max(0, epoch - 1))
         now = num_trainable_stages(self.config, len(self.stages), epoch=epoch)
         if now != before:

@@ -98,6 +98,12 @@ BROKEN = [
     ),
     (
         "max_epochs: 5",
+        "max_epochs: 5, grace_period: 5, fidelity: image_size",
+        16,
+        "scheduler.fidelity: rises at the rungs, found none below max_epochs with grace_period 5 of 5 epochs; lower",
+    ),
+    (
+        "max_epochs: 5",
         "max_epochs: 5, reduction_factor: 1",
         16,
         "scheduler.reduction_factor: must be at least 2, found 1",
@@ -115,7 +121,12 @@ BROKEN = [
         18,
         "budget.time: must be a duration above 0, found '5y'; write it as 90s, 30m, 2h or 1d",
     ),
-    ("trials: 10", "", 18, "budget: the space has no end, found no limit; add trials: 60, epochs: 1000, time: 30m or device_hours: 8"),
+    (
+        "trials: 10",
+        "",
+        18,
+        "budget: the space has no end, found no limit; add trials: 60, epochs: 1000, time: 30m or device_hours: 8",
+    ),
     ("lr: 1e-3, arch", "lr: 1, arch", 20, "start_from.0.lr: must lie from 0.0001 to 0.01, found 1.0; write a value"),
     (
         "arch: resnet18",
