@@ -103,7 +103,7 @@ def read_source(
     return ReportSource(
         paths=paths,
         config=config,
-        records=tuple(records if records is not None else _records(trials, metric=config.task.metric)),
+        records=tuple(records if records is not None else _records(trials, config)),
         summary=_read_json(paths.summary) or {},
         environment=_read_json(paths.environment) or {},
         test=_read_json(paths.test / "metrics.json"),
@@ -127,13 +127,13 @@ def _trials(paths: RunPaths) -> list[Any]:
         raise ConfigError(f"{paths.study}: cannot be read as a study ({error}); restore it from a copy") from error
 
 
-def _records(trials: list[Any], *, metric: str) -> list[TrialRecord]:
+def _records(trials: list[Any], config: SearchConfig) -> list[TrialRecord]:
     from optuna.trial import TrialState
 
     from search.study import NOT_RUN, record_of
 
     ran = [trial for trial in trials if trial.state is not TrialState.WAITING and NOT_RUN not in trial.user_attrs]
-    return [record_of(trial, metric=metric) for trial in ran]
+    return [record_of(trial, metric=config.task.metric, space=config.search_space) for trial in ran]
 
 
 def _times(trials: list[Any]) -> dict[int, tuple[float, float]]:
