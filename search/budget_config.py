@@ -42,7 +42,9 @@ class KeepConfig(Frozen):
         "default all are kept.",
     )
     gib: StrictFloat | None = Field(
-        default=None, gt=0, description="Size in GiB above which the weights of the worst ended trials go first."
+        default=None,
+        gt=0,
+        description="Most that the weights of ended trials take in GiB; those of the worst go first.",
     )
 
 

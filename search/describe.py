@@ -32,6 +32,7 @@ def describe_start(console: Console, config: SearchConfig, paths: RunPaths, *, r
         f"{budget.trials} trials" if budget.trials else "",
         f"{budget.epochs} epochs" if budget.epochs else "",
         f"{budget.time_s:g} s" if budget.time_s else "",
+        f"{budget.device_hours:g} device-hours" if budget.device_hours else "",
     ]
     verb = "resuming" if resumed else "searching"
     within = " / ".join(limit for limit in limits if limit) or "every combination"
@@ -103,6 +104,7 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
             f"(95 % interval {low:.4f} to {high:.4f}, {outcome.test['images']} images that the search never saw) "
             f"with trial {outcome.test['trial']}"
         )
+        _describe_earlier(console, outcome.test["earlier"], key=key)
     if outcome.reason:
         console.print(f"ended early: {outcome.reason}", markup=False)
     if outcome.state == "failed":
@@ -119,6 +121,13 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
         lines.append(("resume", f"python -m search.run --resume {shown}"))
     for label, text in lines:  # never wrapped: they are there to be copied
         console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)
+
+
+def _describe_earlier(console: Console, earlier: list[dict[str, Any]], *, key: str) -> None:
+    """Other winners that saw the test split before: after several looks the best of them is an optimistic figure."""
+    if earlier:
+        said = ", ".join(f"{each[key]:.4f} with trial {each['trial']}" for each in earlier)
+        console.print(f"[yellow]the test split was opened for earlier winners too[/yellow]: {said}")
 
 
 def _describe_space(console: Console, space: Space) -> None:

@@ -18,7 +18,8 @@ def evaluate_winner(
 ) -> dict[str, Any]:
     """Exports a trial's best weights as the run's best model and evaluates them on the sealed test split.
 
-    The split is opened once a winner: a later call for the same trial returns what was found then.
+    The split is opened once a winner: a later call for the same trial returns what was found then. Where an extended
+    run has found another winner, what was found for those before it stays on record, as `earlier`.
 
     Args:
         trial: the trial's configuration.
@@ -26,14 +27,16 @@ def evaluate_winner(
         run: the run's folder.
 
     Returns:
-        The contents of `test/metrics.json`: the trial's number and `test_metrics`.
+        The contents of `test/metrics.json`: the trial's number, `test_metrics`, and `earlier`.
     """
     paths = RunPaths(Path(run))
     found = paths.test / "metrics.json"
+    earlier: list[dict[str, Any]] = []
     if found.is_file():
-        metrics: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
-        if metrics["trial"] == number:
-            return metrics
+        before: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
+        if before["trial"] == number:
+            return before
+        earlier = [*before.pop("earlier", []), before]
 
     import torch
 
@@ -61,7 +64,11 @@ def evaluate_winner(
         precision=Precision("fp32", device=torch.device(device)),
     )
     probabilities, labels = (each.numpy() for each in predicted)
-    metrics = {"trial": number, **test_metrics(probabilities, labels=labels, kind=exported.kind)}
+    metrics = {
+        "trial": number,
+        **test_metrics(probabilities, labels=labels, kind=exported.kind),
+        "earlier": earlier,
+    }
     write_test_report(
         paths.test, probabilities=probabilities, labels=labels, kind=exported.kind, class_names=exported.class_names
     )

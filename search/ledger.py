@@ -11,6 +11,9 @@ from typing import Any
 
 from trainables.metric_names import is_better
 
+# Unusable, score (lower is better), validation loss, number.
+RankKey = tuple[bool, float, float, int]
+
 
 class Status(StrEnum):
     """Where a trial stands."""
@@ -144,14 +147,15 @@ def rank(records: list[TrialRecord], *, metric: str) -> list[TrialRecord]:
 
     A tie in the metric goes to the lower validation loss, then to the earlier trial.
     """
+    return sorted(records, key=lambda record: rank_key(record, metric=metric))
+
+
+def rank_key(record: TrialRecord, *, metric: str) -> RankKey:
+    """What records are sorted by, from best to worst."""
     sign = -1.0 if is_better(1.0, 0.0, metric=metric) else 1.0
-
-    def key(record: TrialRecord) -> tuple[bool, float, float, int]:
-        unusable = record.score is None or record.status is Status.FAILED
-        score = 0.0 if record.score is None else sign * record.score
-        return unusable, score, float("inf") if record.val_loss is None else record.val_loss, record.number
-
-    return sorted(records, key=key)
+    unusable = record.score is None or record.status is Status.FAILED
+    score = 0.0 if record.score is None else sign * record.score
+    return unusable, score, float("inf") if record.val_loss is None else record.val_loss, record.number
 
 
 def best_until(record: TrialRecord, epoch: int, *, metric: str) -> float:

@@ -50,14 +50,21 @@ class Progress:
 
 
 class LiveView:
-    """Shows a ledger while a search runs. Reads only; never in the way of Tune's loop."""
+    """Shows a ledger while a search runs. Reads only; never in the way of Tune's loop.
 
-    def __init__(self, console: Console, config: SearchConfig, ledger: Ledger, *, title: str) -> None:
+    Args:
+        elapsed_s: seconds that earlier sessions of the run took.
+    """
+
+    def __init__(
+        self, console: Console, config: SearchConfig, ledger: Ledger, *, title: str, elapsed_s: float = 0.0
+    ) -> None:
         self._console = console
         self._config = config
         self._ledger = ledger
         self._title = title
         self._max_trials = config.budget.trials or config.search_space.num_combinations
+        self._elapsed_before_s = elapsed_s
         self._started = time.monotonic()
         self._finished_at_start = 0
         self._note: str | None = None
@@ -116,7 +123,7 @@ class LiveView:
         if self._max_trials is not None and here > 0:
             estimates.append(elapsed / here * max(0, self._max_trials - finished))
         if self._config.budget.time_s is not None:
-            estimates.append(max(0.0, self._config.budget.time_s - elapsed))
+            estimates.append(max(0.0, self._config.budget.time_s - self._elapsed_before_s - elapsed))
         return min(estimates) if estimates else None
 
     def _max_epochs(self) -> int | None:

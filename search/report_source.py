@@ -99,11 +99,11 @@ def read_source(
         ConfigError: naming a file of the run that cannot be read.
     """
     config = config or load_search(paths.config)
-    trials = _trials(paths)
+    trials = read_trials(paths).trials
     return ReportSource(
         paths=paths,
         config=config,
-        records=tuple(records if records is not None else _records(trials, config)),
+        records=tuple(records if records is not None else records_of(trials, config)),
         summary=_read_json(paths.summary) or {},
         environment=_read_json(paths.environment) or {},
         test=_read_json(paths.test / "metrics.json"),
@@ -111,10 +111,22 @@ def read_source(
     )
 
 
-def _trials(paths: RunPaths) -> list[Any]:
-    """The run's Optuna trials; none where there is no study yet."""
+@dataclass(frozen=True)
+class Study:
+    """What a run's study holds: its Optuna trials, and what is kept of the study as a whole."""
+
+    trials: list[Any] = field(default_factory=list)
+    user_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_trials(paths: RunPaths) -> Study:
+    """The run's study; an empty one where there is none yet.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
     if not paths.study.is_file():  # Optuna would make one
-        return []
+        return Study()
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -122,12 +134,16 @@ def _trials(paths: RunPaths) -> list[Any]:
     try:
         storage = JournalStorage(JournalFileBackend(str(paths.study)))
         studies = storage.get_all_studies()
-        return list(storage.get_all_trials(studies[0]._study_id, deepcopy=False)) if studies else []
+        if not studies:
+            return Study()
+        trials = list(storage.get_all_trials(studies[0]._study_id, deepcopy=False))
+        return Study(trials=trials, user_attrs=studies[0].user_attrs)
     except (OSError, ValueError, KeyError, optuna.exceptions.OptunaError) as error:
         raise ConfigError(f"{paths.study}: cannot be read as a study ({error}); restore it from a copy") from error
 
 
-def _records(trials: list[Any], config: SearchConfig) -> list[TrialRecord]:
+def records_of(trials: list[Any], config: SearchConfig) -> list[TrialRecord]:
+    """The trials of a study that were run, as records."""
     from optuna.trial import TrialState
 
     from search.study import NOT_RUN, record_of

@@ -183,6 +183,12 @@ def _about_test(source: ReportSource) -> Iterator[str]:
             f"The test split was opened for trial {source.test['trial']}; the best trial now is {winner.number}, which "
             "has not been tested."
         )
+    earlier = len(source.test.get("earlier", ()))
+    if earlier:
+        yield (
+            f"The test split was opened {earlier + 1} times in this run, for one winner after another as it was "
+            "extended: the best of several test scores is optimistic."
+        )
     low, high = source.test["interval95"]
     if high - low > _WIDE_INTERVAL:
         yield (

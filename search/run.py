@@ -33,6 +33,7 @@ _EXAMPLES = """examples:
   python -m search.run spaces/small_dataset.yaml -o budget.trials=20 -o space.lr=0.001 --name quick
   python -m search.run spaces/small_dataset.yaml --dry-run
   python -m search.run --resume quick
+  python -m search.run --resume quick --extend +30
 
 exit status: 0 success, 1 the search failed, 2 something given is unusable, 130 interrupted"""
 
@@ -76,6 +77,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, else this machine)")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run: its name or folder")
+    parser.add_argument(
+        "--extend",
+        action="append",
+        default=[],
+        metavar="+N",
+        help="with --resume: a new budget for a run that has ended, counted from where it is: +30 (trials), +2h, "
+        "+500epochs, +8device-hours; may be repeated",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be searched, without training")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of space files, for editors")
     options = parser.parse_args(arguments)
@@ -83,6 +92,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         return options
     if options.resume and (options.space or options.overrides or options.name):
         parser.error("--resume goes on with the run's own configuration: give no space, -o or --name with it")
+    if options.extend and not options.resume:
+        parser.error("--extend goes on with a run: give --resume RUN with it")
     if not options.resume and not options.space:
         parser.error("give a space file, for instance spaces/small_dataset.yaml, or --resume RUN")
     return options
@@ -113,7 +124,12 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
 
     if options.resume:
         paths = find_run(options.resume, storage_path=options.storage_path)
-        return load_search(paths.config), paths
+        config = load_search(paths.config)
+        if options.extend:
+            from search.extend import extended, used_by
+
+            config = extended(config, used_by(config, paths), options.extend)
+        return config, paths
     config = with_absolute_root(load_search(options.space, overrides=options.overrides))
     name = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}" if options.name is None else options.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -137,7 +153,7 @@ def _search(options: argparse.Namespace) -> int:
         describe_start(console, config, paths, resumed=bool(options.resume))
         describe_warnings(console, config)
         try:
-            outcome = _run(config, paths, console=console, address=options.address)
+            outcome = _run(config, paths, console=console, options=options)
         except VistuneError:
             raise
         except Exception as error:
@@ -146,7 +162,7 @@ def _search(options: argparse.Namespace) -> int:
     return {"finished": SUCCESS, "failed": FAILED, "interrupted": INTERRUPTED}[outcome.state]
 
 
-def _run(config: SearchConfig, paths: RunPaths, *, console: Console, address: str | None) -> Outcome:
+def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: argparse.Namespace) -> Outcome:
     from search.console import libraries_to
     from search.describe import check_visibly
     from search.ledger import Ledger
@@ -154,15 +170,21 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, address: st
 
     preflight = check_visibly(console, config)
     # Ray is imported only now: what is wrong with the images has been said by then.
+    from search.extend import record_extension, used_by
     from search.searcher import Halt
     from search.session import held, prepare, run_session
 
     halt, ledger = Halt(), Ledger(metric=config.task.metric)
     with held(paths), _nothing_left_of_a_false_start(paths):
         prepare(config, paths, preflight)
-        view = LiveView(console, config, ledger, title=paths.name)
+        if options.extend:
+            record_extension(config, paths, options.extend)
+        elapsed_s = used_by(config, paths).elapsed_s if options.resume else 0.0
+        view = LiveView(console, config, ledger, title=paths.name, elapsed_s=elapsed_s)
         with libraries_to(paths.log), _ctrl_c_ends(halt, view), view:
-            return run_session(config, paths, data=preflight.data, ledger=ledger, halt=halt, view=view, address=address)
+            return run_session(
+                config, paths, data=preflight.data, ledger=ledger, halt=halt, view=view, address=options.address
+            )
 
 
 def _report_crash(error: Exception, paths: RunPaths) -> int:

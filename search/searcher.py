@@ -16,6 +16,7 @@ from search.ledger import Ledger, Lineage, Status, TrialRecord
 from search.proposals import Proposals
 from search.schedulers import Exploit, FullScheduler, Step, usable
 from search.space import Space
+from search.spending import Spending
 from search.study import StudyStore
 
 # As many trials, the first of the search, must fail alike before the rest is spared.
@@ -58,11 +59,11 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     continued, it is proposed again under its number, just like one that was interrupted.
 
     Args:
-        on_finish: called with a trial's number once its end is on record.
+        spending: what the trials use of the budget; it learns of earlier sessions here.
+        on_finish: called with a trial's record once its end is in the study.
         inherit: called with the record of a trial that goes on from another's weights, before it begins; gives it
             the checkpoint, unless it has one.
         max_trials: trials to run in all, over all sessions; None sets no limit.
-        max_epochs: epochs to train in all; None sets no limit.
         max_concurrent: trials to run at a time.
         ahead: trials to propose beyond those that run.
     """
@@ -75,10 +76,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         *,
         scheduler: FullScheduler,
         halt: Halt,
-        on_finish: Callable[[int], None],
+        spending: Spending,
+        on_finish: Callable[[TrialRecord], None],
         inherit: Callable[[TrialRecord], None] = lambda _: None,
         max_trials: int | None,
-        max_epochs: int | None,
         max_concurrent: int,
         ahead: int = 0,
         seed: int,
@@ -90,16 +91,15 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._ledger = ledger
         self._scheduler = scheduler
         self._halt = halt
+        self._spending = spending
         self._on_finish = on_finish
         self._inherit = inherit
         self._max_trials = max_trials
-        self._max_epochs = max_epochs
         self._max_concurrent = max_concurrent
         self._max_live = max_concurrent + ahead
         self._live: dict[str, int] = {}
         self._interrupted: deque[int] = deque()
         self._num_trials = 0
-        self._num_epochs = 0
         self._first_causes: list[str | None] = []
         self._take_up_earlier_trials()
 
@@ -188,7 +188,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         replaced = {record.lineage.replaces for record in records if record.lineage is not None}
         for record in records:
             self._ledger.put(record)
-            self._num_epochs += record.trained_epochs
+            self._spending.add(epochs=record.trained_epochs, train_s=record.train_s)
             if record.lineage is None:
                 self._proposals.know(record)
                 self._num_trials += 1
@@ -237,12 +237,13 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         if after is before:
             return
         self._ledger.put(after)
+        new_epochs = after.trained_epochs - before.trained_epochs
+        self._spending.add(epochs=new_epochs, train_s=after.train_s - before.train_s)
         if after.epochs == before.epochs:  # after a restart, what the study did not have of it
             return
         self._store.add_epoch(number, epoch=after.epochs, value=after.curve[after.epochs])
-        self._num_epochs += after.trained_epochs - before.trained_epochs
-        if self._max_epochs is not None and self._num_epochs >= self._max_epochs:
-            self._halt.because(f"the budget of {self._max_epochs} epochs is used up")
+        if self._spending.exhausted is not None:
+            self._halt.because(self._spending.exhausted)
 
     def _fail(self, number: int, *, cause: str, message: str) -> None:
         self._finish(replace(self._ledger.get(number), status=Status.FAILED, cause=cause, message=message))
@@ -251,7 +252,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._ledger.put(record)
         self._store.finish(record)
         self._scheduler.close(record)
-        self._on_finish(record.number)
+        self._on_finish(record)
         self._first_causes.append(record.cause)
         first = self._first_causes[:FAILURES_BEFORE_GIVING_UP]
         if len(first) == FAILURES_BEFORE_GIVING_UP and None not in first and len(set(first)) == 1:

@@ -31,6 +31,9 @@ NOT_RUN = "not_run"
 # User attribute of a trial that took over another's weights: which, in whose place, and after which epoch.
 LINEAGE = "lineage"
 
+# User attribute of the study: seconds that the search has taken, over all its sessions.
+ELAPSED_S = "elapsed_s"
+
 # Constraints of a trial, as Optuna keeps them; above 0 the trial is infeasible. `optuna.Trial.set_constraint` writes
 # the same, but only while a trial is at hand that was asked for in this process.
 _CONSTRAINT = "constraints:"

@@ -14,12 +14,15 @@ from ray.tune.stopper import Stopper
 
 from search.config import ResourcesConfig, SearchConfig
 from search.inheritance import inherit
+from search.keep import Keeper
 from search.launch import Launch, concurrent_trials, worker_resources
-from search.ledger import Ledger
+from search.ledger import Ledger, Status, TrialRecord
 from search.results import RunPaths
 from search.scheduler_choice import build_scheduler
+from search.schedulers import FullScheduler
 from search.searcher import Halt, OptunaSearcher
-from search.study import StudyStore
+from search.spending import Spending
+from search.study import ELAPSED_S, StudyStore
 from trainables.checkpoint import TrialFiles
 
 # Settings of Ray that it reads from the environment only.
@@ -74,28 +77,11 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: H
     Raises:
         ConfigError: if no trial fits on the cluster.
     """
-    max_concurrent = concurrent_trials(config.resources, cluster=ray.cluster_resources())
     store = open_study(config, paths)
-    space = config.search_space
-    scheduler = build_scheduler(config.scheduler, metric=config.task.metric, space=space, seed=config.sampler.seed)
     clock = Clock(store, halt=halt, limit_s=config.budget.time_s)
-    searcher = OptunaSearcher(
-        store,
-        space,
-        ledger,
-        scheduler=scheduler,
-        halt=halt,
-        # Nothing resumes a trial that has ended; its best weights stay.
-        on_finish=lambda number: TrialFiles(paths.trial(number)).checkpoint.unlink(missing_ok=True),
-        inherit=lambda record: inherit(record, paths, config=config.trial_config(record.params)),
-        max_trials=config.budget.trials,
-        max_epochs=config.budget.epochs,
-        max_concurrent=max_concurrent,
-        # With the next trial at hand no actor waits for a proposal, which then knows one result less. Not with one
-        # trial at a time, whose search is to repeat exactly, nor with worker groups, whose drivers would all start.
-        ahead=1 if max_concurrent > 1 and config.resources.workers == 1 else 0,
-        seed=config.sampler.seed,
-    )
+    space, metric = config.search_space, config.task.metric
+    scheduler = build_scheduler(config.scheduler, metric=metric, space=space, seed=config.sampler.seed)
+    searcher = _searcher(config, paths, store=store, scheduler=scheduler, ledger=ledger, halt=halt)
     tuner = ray.tune.Tuner(
         _trainable(config, paths),
         tune_config=ray.tune.TuneConfig(
@@ -121,6 +107,47 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: H
     return clock.elapsed_s
 
 
+def _searcher(
+    config: SearchConfig,
+    paths: RunPaths,
+    *,
+    store: StudyStore,
+    scheduler: FullScheduler,
+    ledger: Ledger,
+    halt: Halt,
+) -> OptunaSearcher:
+    max_concurrent = concurrent_trials(config.resources, cluster=ray.cluster_resources())
+    keeper = Keeper(
+        config.keep,
+        metric=config.task.metric,
+        weights=lambda number: TrialFiles(paths.trial(number)).best_weights,
+        at_least=config.final.top_k,
+    )
+    keeper.take_up(record for record in store.records() if record.status is not Status.RUNNING)
+
+    def tidy(record: TrialRecord) -> None:
+        # Nothing resumes a trial that has ended.
+        TrialFiles(paths.trial(record.number)).checkpoint.unlink(missing_ok=True)
+        keeper.ended(record)
+
+    return OptunaSearcher(
+        store,
+        config.search_space,
+        ledger,
+        scheduler=scheduler,
+        halt=halt,
+        spending=Spending(config.budget, config.resources),
+        on_finish=tidy,
+        inherit=lambda record: inherit(record, paths, config=config.trial_config(record.params)),
+        max_trials=config.budget.trials,
+        max_concurrent=max_concurrent,
+        # With the next trial at hand no actor waits for a proposal, which then knows one result less. Not with one
+        # trial at a time, whose search is to repeat exactly, nor with worker groups, whose drivers would all start.
+        ahead=1 if max_concurrent > 1 and config.resources.workers == 1 else 0,
+        seed=config.sampler.seed,
+    )
+
+
 def open_study(config: SearchConfig, paths: RunPaths) -> StudyStore:
     """The run's study; a new one receives the starting points, to be tried first."""
     space = config.search_space
@@ -132,14 +159,13 @@ def open_study(config: SearchConfig, paths: RunPaths) -> StudyStore:
 class Clock:
     """Seconds a search has taken over all its sessions; kept in the study, so that a time budget outlives a kill."""
 
-    ATTRIBUTE = "elapsed_s"
     SAVE_EVERY_S = 10.0
 
     def __init__(self, store: StudyStore, *, halt: Halt, limit_s: float | None) -> None:
         self._store = store
         self._halt = halt
         self._limit_s = limit_s
-        self._before: float = store.study.user_attrs.get(self.ATTRIBUTE, 0.0)
+        self._before: float = store.study.user_attrs.get(ELAPSED_S, 0.0)
         self._started = time.monotonic()
         self._saved = self._started
 
@@ -155,7 +181,7 @@ class Clock:
             self.save()
 
     def save(self) -> None:
-        self._store.study.set_user_attr(self.ATTRIBUTE, round(self.elapsed_s, 3))
+        self._store.study.set_user_attr(ELAPSED_S, round(self.elapsed_s, 3))
         self._saved = time.monotonic()
 
 

@@ -70,7 +70,8 @@ def test_only_the_command_lines_print() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert printing <= {"search.run", "search.predict", "search.samples", "search.list", "search.compare"}
+    commands = ("run", "predict", "samples", "list", "compare", "export", "plan")
+    assert printing <= {f"search.{name}" for name in commands}
 
 
 def test_no_drawer_for_everything() -> None:

@@ -33,6 +33,7 @@ from search.lint import lint
 from search.results import RunPaths
 from search.scheduler_choice import build_scheduler
 from search.searcher import Halt, OptunaSearcher
+from search.spending import Spending
 from search.tuner import open_study
 from tests.search.cli import run, start, trials_of, wait_until
 from trainables.checkpoint import TrialFiles, load_checkpoint
@@ -104,10 +105,10 @@ class Simulation:
             self.ledger,
             scheduler=self.scheduler,
             halt=self.halt,
-            on_finish=lambda number: self.checkpoints.pop(number, None) and None,
+            spending=Spending(self.config.budget, self.config.resources),
+            on_finish=lambda record: self.checkpoints.pop(record.number, None) and None,
             inherit=self.inherit,
             max_trials=self.config.budget.trials,
-            max_epochs=self.config.budget.epochs,
             max_concurrent=self.workers,
             ahead=1 if self.workers > 1 else 0,
             seed=0,

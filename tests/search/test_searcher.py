@@ -18,6 +18,7 @@ from search.ledger import Ledger, Status
 from search.results import RunPaths
 from search.schedulers import FullScheduler
 from search.searcher import Halt, OptunaSearcher
+from search.spending import Spending
 from search.study import StudyStore
 from search.tuner import open_study
 
@@ -51,9 +52,9 @@ class Bench:
             self.ledger,
             scheduler=self.scheduler,
             halt=self.halt,
+            spending=Spending(self.config.budget, self.config.resources),
             on_finish=lambda _: None,
             max_trials=self.config.budget.trials,
-            max_epochs=self.config.budget.epochs,
             max_concurrent=max_concurrent,
             ahead=ahead,
             seed=self.config.sampler.seed,
