@@ -77,11 +77,14 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: H
     Raises:
         ConfigError: if no trial fits on the cluster.
     """
+    max_concurrent = concurrent_trials(config.resources, cluster=ray.cluster_resources())  # before anything is written
     store = open_study(config, paths)
     clock = Clock(store, halt=halt, limit_s=config.budget.time_s)
     space, metric = config.search_space, config.task.metric
     scheduler = build_scheduler(config.scheduler, metric=metric, space=space, seed=config.sampler.seed)
-    searcher = _searcher(config, paths, store=store, scheduler=scheduler, ledger=ledger, halt=halt)
+    searcher = _searcher(
+        config, paths, store=store, scheduler=scheduler, ledger=ledger, halt=halt, max_concurrent=max_concurrent
+    )
     tuner = ray.tune.Tuner(
         _trainable(config, paths),
         tune_config=ray.tune.TuneConfig(
@@ -115,8 +118,8 @@ def _searcher(
     scheduler: FullScheduler,
     ledger: Ledger,
     halt: Halt,
+    max_concurrent: int,
 ) -> OptunaSearcher:
-    max_concurrent = concurrent_trials(config.resources, cluster=ray.cluster_resources())
     keeper = Keeper(
         config.keep,
         metric=config.task.metric,
