@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from search.results import RunPaths
 from search.space import Space
 
 if TYPE_CHECKING:
+    from search.final_summary import FinalSummary
     from search.preflight import Preflight
     from search.session import Outcome
 
@@ -96,6 +98,8 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     if ranked:
         console.print(_best_trials(ranked[:BEST_TRIALS], config))
     _describe_failures(console, outcome.records)
+    if outcome.final is not None:
+        _describe_final(console, outcome.final)
     if outcome.test is not None:
         low, high = outcome.test["interval95"]
         name, key = ("top-1", "top1") if "top1" in outcome.test else ("exact match", "exact_match")
@@ -121,6 +125,34 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
         lines.append(("resume", f"python -m search.run --resume {shown}"))
     for label, text in lines:  # never wrapped: they are there to be copied
         console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)
+
+
+def _describe_final(console: Console, final: FinalSummary) -> None:
+    """The best trials trained again, and what the winner reached on the test split with each seed."""
+    table = Table(title="trained again", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("trial", "in the search", "mean, other seeds", "each"):
+        table.add_column(name, justify="left" if name == "each" else "right")
+    for each in final.candidates:
+        scores = "  ".join(f"{score:.4f}" for score in each.scores)
+        style = "bold" if each.trial == final.winner else None
+        table.add_row(str(each.trial), f"{each.search_score:.4f}", f"{mean(each.scores):.4f}", scores, style=style)
+    console.print(table)
+    for failure in final.failures:
+        console.print(f"failed: {failure}", markup=False)
+    trained = "on the training images" if final.refit_epochs is None else "on all images but the test"
+    console.print(
+        f"the winner trained {trained} with {len(final.tests)} seed(s): test {final.metric} "
+        f"{'  '.join(f'{value:.4f}' for value in final.tests)}",
+        highlight=False,
+    )
+    if final.test_interval is not None:
+        center, low, high = final.test_interval
+        console.print(f"  mean {center:.4f}, 95 % interval of the mean {low:.4f} to {high:.4f}", highlight=False)
+    console.print(
+        f"  optimism gap {final.optimism_gap:+.4f} (search less test), {final.selection_gap:+.4f} of it "
+        "for having been picked",
+        highlight=False,
+    )
 
 
 def _describe_earlier(console: Console, earlier: list[dict[str, Any]], *, key: str) -> None:

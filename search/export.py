@@ -184,7 +184,7 @@ def _card(paths: RunPaths, exported: ExportedModel, *, trial: int | None, writte
     summary = json.loads(paths.summary.read_text(encoding="utf-8")) if paths.summary.is_file() else {}
     return {
         "run": paths.name,
-        "trial": summary.get("best", {}).get("trial") if trial is None else trial,
+        "trial": (summary.get("test") or {}).get("trial") if trial is None else trial,
         "input": {
             "name": "images",
             "shape": ["B", exported.in_chans, exported.spec.size, exported.spec.size],

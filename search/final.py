@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +16,21 @@ from search.results import RunPaths, write_json
 from trainables.config import TrialConfig
 from trainables.metric_names import LabelKind
 
+if TYPE_CHECKING:
+    import torch
+
+    from trainables.data import ImageData
+    from trainables.splits import Splits
+
 
 def evaluate_winner(
-    trial: dict[str, Any], *, number: int, run: str, device: str = "cpu", num_threads: int | None = None
+    trial: dict[str, Any],
+    *,
+    number: int,
+    run: str,
+    folders: Sequence[str] = (),
+    device: str = "cpu",
+    num_threads: int | None = None,
 ) -> dict[str, Any]:
     """Exports a trial's best weights as the run's best model and evaluates them on the sealed test split.
 
@@ -25,9 +41,11 @@ def evaluate_winner(
         trial: the trial's configuration.
         number: the trial's number.
         run: the run's folder.
+        folders: of the trial's retrainings, if there are any: the first is exported instead, and all are evaluated.
 
     Returns:
-        The contents of `test/metrics.json`: the trial's number, `test_metrics`, and `earlier`.
+        The contents of `test/metrics.json`: the trial's number, `test_metrics` of the exported model, those of all
+        `retrained` in the order of the folders, and `earlier`.
     """
     paths = RunPaths(Path(run))
     found = paths.test / "metrics.json"
@@ -40,49 +58,83 @@ def evaluate_winner(
 
     import torch
 
-    from search.test_report import write_predictions, write_test_report
-    from trainables.batches import EvalBatches
     from trainables.data import load_data
-    from trainables.evaluate import predict_probabilities
-    from trainables.exported import export_model, load_model
-    from trainables.precision import Precision
     from trainables.splits import make_splits
 
     config = TrialConfig.model_validate(trial)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     data = load_data(config.data)
-    splits = make_splits(data, config.split)
-    export_model(paths.best_model, config, trial_dir=paths.trial(number), data=data, train_rows=splits.train)
-
-    exported = load_model(paths.best_model, device=torch.device(device))
-    predicted = predict_probabilities(
-        exported.model,
-        EvalBatches(data, splits.test, device=torch.device(device), num_threads=num_threads or 1),
-        kind=exported.kind,
-        preprocess=exported.preprocess,
-        precision=Precision("fp32", device=torch.device(device)),
-    )
-    probabilities, labels = (each.numpy() for each in predicted)
-    metrics = {
-        "trial": number,
-        **test_metrics(probabilities, labels=labels, kind=exported.kind),
-        "earlier": earlier,
-    }
-    write_test_report(
-        paths.test, probabilities=probabilities, labels=labels, kind=exported.kind, class_names=exported.class_names
-    )
-    write_predictions(
-        paths.test / "predictions.csv",
-        rows=splits.test,
-        names=data.names,
-        probabilities=probabilities,
-        labels=labels,
-        kind=exported.kind,
-        class_names=exported.class_names,
-    )
+    task = _Task(config, data, make_splits(data, config.split), torch.device(device), num_threads or 1)
+    trained = [Path(folder) for folder in folders] or [paths.trial(number)]
+    metrics = _evaluate(trained[0], paths.best_model, task, report_to=paths.test)
+    retrained = [metrics] if folders else []
+    retrained += [_evaluate(folder, folder / "model", task) for folder in trained[1:]]
+    metrics = {"trial": number, **metrics, "retrained": retrained, "earlier": earlier}
     write_json(found, metrics)  # last: it says that all of the above is there
     return metrics
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What models are evaluated on."""
+
+    config: TrialConfig
+    data: ImageData
+    splits: Splits
+    device: torch.device
+    num_threads: int
+
+
+def _evaluate(trial_dir: Path, model_dir: Path, task: _Task, *, report_to: Path | None = None) -> dict[str, Any]:
+    """Exports the weights of one training, and its metrics on the test split."""
+    from search.test_report import write_predictions, write_test_report
+    from trainables.batches import EvalBatches
+    from trainables.evaluate import predict_probabilities
+    from trainables.exported import export_model, load_model
+    from trainables.precision import Precision
+
+    data, rows = task.data, task.splits.test
+    export_model(model_dir, task.config, trial_dir=trial_dir, data=data, train_rows=task.splits.train)
+    exported = load_model(model_dir, device=task.device)
+    predicted = predict_probabilities(
+        exported.model,
+        EvalBatches(data, rows, device=task.device, num_threads=task.num_threads),
+        kind=exported.kind,
+        preprocess=exported.preprocess,
+        precision=Precision("fp32", device=task.device),
+    )
+    probabilities, labels = (each.numpy() for each in predicted)
+    kind, names = exported.kind, exported.class_names
+    if report_to is not None:
+        write_test_report(report_to, probabilities=probabilities, labels=labels, kind=kind, class_names=names)
+        write_predictions(
+            report_to / "predictions.csv",
+            rows=rows,
+            names=data.names,
+            probabilities=probabilities,
+            labels=labels,
+            kind=kind,
+            class_names=names,
+        )
+    return test_metrics(probabilities, labels=labels, kind=kind)
+
+
+def mean_interval(values: Sequence[float], *, most: float) -> tuple[float, float, float] | None:
+    """Mean and 95 % interval of the mean over seeds, by Student's t; None for fewer than two values.
+
+    It says how much training varies, not how few images the test split has: that is `interval95` of `test_metrics`.
+
+    Args:
+        most: the largest value there can be; the least is 0.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    center = mean(values)
+    margin = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return center, max(0.0, center - margin), min(most, center + margin)
 
 
 def test_metrics(probabilities: np.ndarray, *, labels: np.ndarray, kind: LabelKind) -> dict[str, Any]:

@@ -83,11 +83,22 @@ def run_in_actor(task: TrialTask, launch: Launch) -> None:
 
 def run_on_worker_group(task: TrialTask, launch: Launch) -> None:
     """A trial with several workers: drives a Ray Train worker group and forwards its reports."""
-    import ray.train
-    from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    resources = launch.resources
+    scratch = str(RunPaths(Path(launch.run)).tune)
+    run_on_group(task, launch.resources, scratch=scratch, name=f"train-{task.number:04d}", report=TuneReportCallback())
+
+
+def run_on_group(task: TrialTask, resources: ResourcesConfig, *, scratch: str, name: str, report: Any = None) -> None:
+    """Trains on a Ray Train worker group.
+
+    Args:
+        scratch: folder for Ray Train's own bookkeeping; what a resume needs is written by `train`.
+        report: callback that forwards the reports of the group.
+    """
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
     TorchTrainer(
         run_in_worker,
         train_loop_config=asdict(task),
@@ -96,12 +107,7 @@ def run_on_worker_group(task: TrialTask, launch: Launch) -> None:
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=worker_resources(resources),
         ),
-        run_config=ray.train.RunConfig(
-            # Ray Train's own bookkeeping goes to scratch; what a resume needs is written by `train`.
-            name=f"train-{task.number:04d}",
-            storage_path=str(RunPaths(Path(launch.run)).tune),
-            callbacks=[TuneReportCallback()],
-        ),
+        run_config=ray.train.RunConfig(name=name, storage_path=scratch, callbacks=[] if report is None else [report]),
     ).fit()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig
+from search.final_summary import FinalSummary
 from search.ledger import Status, TrialRecord, rank
 from search.results import RunPaths, write_json, write_text
 
@@ -49,6 +50,7 @@ def write_summary(
     reason: str | None,
     elapsed_s: float,
     test: dict[str, Any] | None,
+    final: FinalSummary | None = None,
 ) -> None:
     """The run in one JSON file.
 
@@ -56,6 +58,7 @@ def write_summary(
         state: finished, interrupted or failed.
         reason: why it ended before its trials were used up, where it did.
         test: the winner's test metrics; None where there is no winner yet.
+        final: what the best trials reached when trained again; None where they were not.
     """
     ranked = rank(records, metric=config.task.metric)
     best = ranked[0] if ranked and ranked[0].score is not None and ranked[0].status is not Status.FAILED else None
@@ -81,6 +84,7 @@ def write_summary(
                 "params": dict(best.params),
             },
             "test": test,
+            "final": None if final is None else final.as_dict(),
             "failures": [
                 {"trial": record.number, "cause": record.cause, "message": record.message}
                 for record in records

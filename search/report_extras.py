@@ -113,7 +113,8 @@ def retraining_section(retrainings: Sequence[Retrainings], *, metric: str) -> Ht
             caption="The best trials, trained again with other seeds",
         ),
         note="Mean and standard deviation over seeds. The optimism gap is the search's score less the mean of the "
-        "retrainings: what the winner owes to having been picked.",
+        "retrainings: what the winner owes to having been picked. For the test the winner was trained on training and "
+        "validation images together, unless its learning rate follows the validation loss.",
     )
 
 

@@ -54,7 +54,9 @@ class ReportSource:
 
     @property
     def winner(self) -> TrialRecord | None:
-        return self.ranked[0] if self.ranked else None
+        """The trial that was best in the final retrainings, or else in the search."""
+        chosen = (self.summary.get("final") or {}).get("winner")
+        return next((each for each in self.ranked if each.number == chosen), self.ranked[0] if self.ranked else None)
 
     @property
     def state(self) -> str:

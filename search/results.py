@@ -82,6 +82,16 @@ class RunPaths:
         return self.root / "test"
 
     @property
+    def final(self) -> Path:
+        """The best trials trained again, a folder a training."""
+        return self.root / "final"
+
+    @property
+    def reproduce(self) -> Path:
+        """The winner as a space file of its own, with which it can be trained again."""
+        return self.root / "reproduce.yaml"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

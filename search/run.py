@@ -219,7 +219,7 @@ def _ctrl_c_ends(halt: Halt, view: LiveView) -> Iterator[None]:
 
     def handle(signum: int, frame: object) -> None:
         del signum, frame
-        if halt.requested:
+        if halt.interrupted:
             raise KeyboardInterrupt
         halt.because("interrupted", interrupted=True)
         view.note("ending: what is finished is saved, running trials keep their last epoch")

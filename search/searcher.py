@@ -33,13 +33,13 @@ class Halt:
         self.hopeless = False
 
     def because(self, reason: str, *, interrupted: bool = False, hopeless: bool = False) -> None:
-        """Asks for the end; the first reason stays.
+        """Asks for the end; the first reason stays, unless a person interrupts what comes after a search's own end.
 
         Args:
             interrupted: a person asked; running trials are kept for a resume.
             hopeless: every trial fails, so the search has failed.
         """
-        if not self._event.is_set():
+        if not self._event.is_set() or (interrupted and not self.interrupted):
             self.reason, self.interrupted, self.hopeless = reason, interrupted, hopeless
             self._event.set()
 

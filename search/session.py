@@ -17,12 +17,15 @@ from PIL import Image
 
 from search.config import SearchConfig, to_yaml
 from search.final import evaluate_winner
+from search.final_summary import FinalSummary, summarise
 from search.html_report import write_html_report
 from search.ledger import Ledger, Status, TrialRecord
 from search.live import LiveView
 from search.preflight import Preflight, describe_run
 from search.report import write_leaderboard, write_summary
+from search.reproduce import write_reproduction
 from search.results import RunPaths, write_bytes, write_json, write_text
+from search.retrain import Final, Interrupted, retrain_best
 from search.samples import labelled, sample_grid, sample_trials
 from search.searcher import Halt
 from search.tuner import run_trials, start_ray
@@ -43,12 +46,14 @@ class Outcome:
         state: finished, interrupted or failed.
         reason: why it ended early, where it did.
         test: the winner's test metrics; None unless the search finished.
+        final: what the best trials reached when trained again; None where they were not.
     """
 
     state: str
     reason: str | None
     records: list[TrialRecord]
     test: dict[str, Any] | None
+    final: FinalSummary | None = None
 
 
 @contextmanager
@@ -127,21 +132,32 @@ def run_session(
         write_leaderboard(paths.leaderboard, records, metric=config.task.metric, searched=list(searched))
         state = _state(records, halt)
         test = None
+        final = None
         if state == "finished":
-            view.note("evaluating the winner on the test split")
-            test = _evaluate(config, paths, ledger)
+            try:
+                final = _retrain(config, paths, records, halt=halt, view=view)
+                view.note("evaluating the winner on the test split")
+                winner = ledger.best() if final is None else final.winner
+                assert winner is not None, "a finished search has a scored trial"
+                write_reproduction(config, paths, winner)
+                test = _evaluate(config, paths, winner, final)
+            except Interrupted:
+                state = "interrupted"
     finally:
         ray.shutdown()
-    write_summary(paths, config, records, state=state, reason=halt.reason, elapsed_s=elapsed_s, test=test)
+    found = None if final is None or test is None else summarise(final, records, test, metric=config.task.metric)
+    write_summary(paths, config, records, state=state, reason=halt.reason, elapsed_s=elapsed_s, test=test, final=found)
     view.note("writing the report")
-    _write_report(config, paths, records, data)
-    return Outcome(state=state, reason=halt.reason, records=records, test=test)
+    _write_report(config, paths, records, data, final=found)
+    return Outcome(state=state, reason=halt.reason, records=records, test=test, final=found)
 
 
-def _write_report(config: SearchConfig, paths: RunPaths, records: list[TrialRecord], data: ImageData) -> None:
+def _write_report(
+    config: SearchConfig, paths: RunPaths, records: list[TrialRecord], data: ImageData, *, final: FinalSummary | None
+) -> None:
     """A page that cannot be drawn is told to the log: the search and all it found are sound without it."""
     try:
-        write_html_report(paths, config, records, data=data)
+        write_html_report(paths, config, records, data=data, retrainings=[] if final is None else final.retrainings())
     except Exception:
         _log.exception("the report could not be written")
 
@@ -153,17 +169,31 @@ def _state(records: list[TrialRecord], halt: Halt) -> str:
     return "finished" if usable and not halt.hopeless else "failed"
 
 
-def _evaluate(config: SearchConfig, paths: RunPaths, ledger: Ledger) -> dict[str, Any]:
+def _retrain(
+    config: SearchConfig, paths: RunPaths, records: list[TrialRecord], *, halt: Halt, view: LiveView
+) -> Final | None:
+    """The best trials trained again, where that is asked for."""
+    if config.final.seeds == 0:
+        return None
+    final = retrain_best(config, paths, records, halt=halt, note=view.note)
+    if final is None:
+        _log.error("none of the best trials could be trained again: the search's own weights are evaluated")
+    return final
+
+
+def _evaluate(config: SearchConfig, paths: RunPaths, winner: TrialRecord, final: Final | None) -> dict[str, Any]:
     """Runs where trials ran, so that the driver needs no accelerator of its own."""
-    best = ledger.best()
-    assert best is not None, "a finished search has a scored trial"
     resources = config.resources
+    trial = config.trial_config(winner.params)
+    if final is not None:
+        trial = trial.model_copy(update={"seed": final.models[0].seed, "refit_epochs": final.refit_epochs})
     task = ray.remote(evaluate_winner).options(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)
     found: dict[str, Any] = ray.get(
         task.remote(
-            config.trial_config(best.params).model_dump(mode="json"),
-            number=best.number,
+            trial.model_dump(mode="json"),
+            number=winner.number,
             run=str(paths.root),
+            folders=[] if final is None else [str(each.folder) for each in final.models],
             device="cuda" if resources.gpus_per_worker > 0 else "cpu",
             num_threads=max(1, int(resources.cpus_per_worker)),
         )

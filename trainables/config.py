@@ -128,6 +128,12 @@ class TrialConfig(Hyperparameters):
         description="Most images that a worker passes through the network at once; gradients of the rest of its share "
         "of the batch are accumulated. By default as many as fit.",
     )
+    refit_epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Train on training and validation images together, for so many of max_epochs; nothing is "
+        "validated, and the weights of the last epoch are kept.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of initialisation, data order, augmentation and dropout.")
 
     @model_validator(mode="after")
@@ -141,6 +147,12 @@ class TrialConfig(Hyperparameters):
             raise ValueError(
                 f"warmup_epochs must be below max_epochs, got {self.warmup_epochs} of {self.max_epochs} epochs"
             )
+        if self.refit_epochs is not None and self.refit_epochs > self.max_epochs:
+            raise ValueError(
+                f"refit_epochs must be at most max_epochs, got {self.refit_epochs} of {self.max_epochs} epochs"
+            )
+        if self.refit_epochs is not None and self.lr_schedule == "plateau":
+            raise ValueError("lr_schedule: plateau follows the validation loss, which refit_epochs does without")
         if self.pretrained and self.weights is not None:
             raise ValueError(f"pretrained: true and weights: {self.weights} exclude each other; keep one of them")
         return self

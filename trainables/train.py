@@ -30,6 +30,7 @@ def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
 
     Returns:
         The metrics of the last epoch; among them `score`, the best value of `config.metric` so far, and `best_epoch`.
+        With `refit_epochs` nothing is validated: then there is no `score`, and the best epoch is the last.
 
     Raises:
         DivergedError: if a loss becomes NaN or infinite.
@@ -46,7 +47,8 @@ def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
             if is_over(config, trial.history):
                 break
             metrics = train_one_epoch(trial, epoch=epoch)
-            metrics |= validate(trial)
+            if config.refit_epochs is None:
+                metrics |= validate(trial)
             keep(trial, metrics)
             log.add_epoch(epoch + 1, metrics)
             runtime.report(metrics, last=is_over(config, trial.history))  # the scheduler may end the trial here
@@ -96,14 +98,15 @@ def keep(trial: TrialState, metrics: EpochMetrics) -> None:
     Raises:
         DivergedError: if a loss of the epoch is NaN or infinite; nothing of that epoch is saved.
     """
-    for name in ("train_loss", "val_loss"):
+    for name in {"train_loss", "val_loss"} & metrics.keys():
         if not math.isfinite(metrics[name]):
             raise DivergedError(
                 f"{name} became {metrics[name]} in epoch {metrics['epoch']:.0f}; a lower lr, a longer warm-up or "
                 f"grad_clip_norm usually helps"
             )
     is_best = _is_best(trial, metrics)
-    metrics["score"] = metrics[trial.config.metric] if is_best else trial.history[-1]["score"]
+    if trial.config.refit_epochs is None:
+        metrics["score"] = metrics[trial.config.metric] if is_best else trial.history[-1]["score"]
     metrics["best_epoch"] = metrics["epoch"] if is_best else trial.history[-1]["best_epoch"]
     trial.history.append(metrics)
     if trial.runtime.rank != 0 or trial.runtime.trial_dir is None:
@@ -147,7 +150,7 @@ def _evaluate_within_memory(trial: TrialState) -> dict[str, float]:
 
 
 def _is_best(trial: TrialState, metrics: EpochMetrics) -> bool:
-    if not trial.history:
+    if not trial.history or trial.config.refit_epochs is not None:
         return True
     metric, best = trial.config.metric, trial.history[int(trial.history[-1]["best_epoch"]) - 1]
     if metrics[metric] == best[metric]:  # accuracy ties often on small sets: the surer model wins

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -88,11 +89,12 @@ def start_trial(config: TrialConfig, runtime: Runtime) -> TrialState:
     model, preprocess = _build_network(config, data, statistics, device=runtime.device)
     stages = model_stages(model, config.arch)
     set_trainable(model, stages, num_trainable_stages(config, len(stages), epoch=0))
+    rows = splits.train if config.refit_epochs is None else np.union1d(splits.train, splits.val)
     train_batches = TrainBatches(
         data,
-        splits.train,
+        rows,
         config=config,
-        augment=build_augment(config, num_images=len(splits.train)),
+        augment=build_augment(config, num_images=len(rows)),
         runtime=runtime,
     )
     share = train_batches.largest_share
@@ -100,9 +102,7 @@ def start_trial(config: TrialConfig, runtime: Runtime) -> TrialState:
         model=model,
         network=torch.compile(model) if config.compile else model,
         optimizer=build_optimizer(model, stages, config, device=runtime.device),
-        loss=build_loss(
-            config, labels=data.labels[splits.train], num_classes=len(data.class_names), device=runtime.device
-        ),
+        loss=build_loss(config, labels=data.labels[rows], num_classes=len(data.class_names), device=runtime.device),
         auxiliary_weight=auxiliary_weight(config.arch),
         precision=Precision(config.precision, device=runtime.device),
         preprocess=preprocess,
@@ -214,7 +214,7 @@ def _load(trial: TrialState, state: Mapping[str, Any]) -> None:
 
 def is_over(config: TrialConfig, history: list[EpochMetrics]) -> bool:
     """Whether a trial with these epochs behind it has ended: all are done, or `patience` is used up."""
-    if len(history) >= config.max_epochs:
+    if len(history) >= (config.refit_epochs or config.max_epochs):
         return True
     if config.patience is None or not history:
         return False
