@@ -31,10 +31,6 @@ class SamplerConfig(Frozen):
     startup_trials: StrictInt = Field(
         default=10, ge=0, description="Random trials before tpe, gp or cmaes begins to learn."
     )
-    cost_aware: bool = Field(
-        default=False,
-        description="Whether the time that a trial is expected to take, judged by those seen, weighs in the choice.",
-    )
     population_size: StrictInt = Field(default=20, ge=2, description="Trials of one generation of nsga2 and nsga3.")
 
 

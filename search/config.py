@@ -24,7 +24,7 @@ from search.budget_config import BudgetConfig, FinalConfig, KeepConfig
 from search.config_checks import cross_problems, dump_space, parse_start_from, parse_whole_space, whole_space
 from search.config_errors import Loc, Problem, dotted, problems_of, raise_problems
 from search.config_schema import recipe_schema, space_schema
-from search.config_types import METRIC_SCHEMA, Metric, Pipelines, Slug, StaticObjective, slug
+from search.config_types import Metric, Pipelines, Slug, StaticObjective, slug
 from search.domain_options import Tag
 from search.domains import Param
 from search.forbid import Combination, dump_forbid, parse_forbid
@@ -48,23 +48,7 @@ class TaskConfig(Frozen):
 
     data: DataConfig = Field(description="Which images.", examples=["{name: digits}"])
     split: SplitConfig = Field(default=SplitConfig(), description="Division into training, validation and test.")
-    metric: Annotated[Metric, WithJsonSchema(METRIC_SCHEMA)] = Field(
-        default="val_top1",
-        description="Validation metric that the search improves. A list, [val_top1, latency_ms], names objectives too.",
-    )
-    objectives: tuple[StaticObjective, ...] = Field(
-        default=(),
-        description="What is to be small besides: num_params, flops, model_mib, latency_ms, known before training. The "
-        "search then looks for the Pareto front, whose trial with the best metric is called the winner.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_metrics(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("metric"), list | tuple) and data["metric"]:
-            first, *others = data["metric"]
-            return {**data, "metric": first, "objectives": (*others, *data.get("objectives", ()))}
-        return data
+    metric: Metric = Field(default="val_top1", description="Validation metric that the search improves.")
 
 
 class ResourcesConfig(Frozen):

@@ -75,7 +75,9 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
-    loc, kind, context = details["loc"], details["type"], details.get("ctx", {})
+    # Of a mapping whose keys are checked too, pydantic marks a wrong key by one more step.
+    loc = details["loc"][:-1] if details["loc"][-1:] == ("[key]",) else details["loc"]
+    kind, context = details["type"], details.get("ctx", {})
     shown = found(details["input"])
     if kind == "problem":
         return Problem(loc, str(context["text"]))

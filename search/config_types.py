@@ -88,18 +88,6 @@ Metric = Annotated[str, AfterValidator(_check_metric), Field(json_schema_extra={
 StaticObjective = Annotated[
     str, AfterValidator(_check_static), Field(json_schema_extra={"enum": list(STATIC_OBJECTIVES)})
 ]
-# As a file may have it: one metric, or a list of it and of what is to be small.
-METRIC_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "enum": list(METRIC_MODES)},
-        {
-            "type": "array",
-            "prefixItems": [{"enum": list(METRIC_MODES)}],
-            "items": {"enum": list(STATIC_OBJECTIVES)},
-            "minItems": 1,
-        },
-    ]
-}
 Duration = Annotated[
     str | int | float | None,
     PlainValidator(_check_duration),

@@ -98,6 +98,8 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     if ranked:
         console.print(_best_trials(ranked[:BEST_TRIALS], config))
     _describe_failures(console, outcome.records)
+    for name, count in outcome.refused.items():
+        console.print(f"{count} proposal(s) not run: {name} above {config.limits[name]:g}", highlight=False)
     if outcome.final is not None:
         _describe_final(console, outcome.final)
     if outcome.test is not None:

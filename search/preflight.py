@@ -17,6 +17,7 @@ import torch
 from search.config import SearchConfig
 from search.domains import CategoricalDomain
 from search.draws import GivenDraw
+from search.limits import Limits
 from trainables.augment import check_augment
 from trainables.config import TrialConfig
 from trainables.data import ImageData, load_data
@@ -82,6 +83,7 @@ def check_search(config: SearchConfig, *, progress: Progress | None = None) -> P
     if problems:
         raise ModelError("\n".join(dict.fromkeys(problems)))
     _check_batch_sizes(config)
+    _check_limits(config, data)
     return Preflight(data=data, splits=splits, num_parameters=num_parameters)
 
 
@@ -161,6 +163,21 @@ def _check_batch_sizes(config: SearchConfig) -> None:
         raise ConfigError(
             f"space.batch_size: {smallest} images cannot be split over resources.workers: {config.resources.workers}; "
             f"use batch sizes of {config.resources.workers} or more"
+        )
+
+
+def _check_limits(config: SearchConfig, data: ImageData) -> None:
+    """Refuses a search in which no architecture keeps to the limits, where nothing else decides about its size."""
+    if not config.limits or any(
+        name.startswith("cnn_") or name == "input_size" for name in config.search_space.searched
+    ):
+        return
+    limits = Limits(config, data)
+    reasons = {arch: limits.reason_against_trial(first_trial(config, arch=arch)) for arch in choices(config, "arch")}
+    if None not in reasons.values():
+        told = "; ".join(f"{arch}: {reason}" for arch, reason in reasons.items())
+        raise ConfigError(
+            f"limits: no architecture of the space keeps to them ({told}); raise them, or add smaller ones"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,17 +23,27 @@ PROPOSALS_BEFORE_DRAWING = 8
 _CANDIDATES = 10_000
 
 
+Limit = Callable[[Mapping[str, Any]], str | None]
+
+
+def no_limit(params: Mapping[str, Any]) -> None:
+    """Any trial may run."""
+    del params
+
+
 class Proposals:
     """Asks the study's sampler for trials, each of which differs from all before.
 
     Args:
         seed: of what is drawn where the sampler proposes nothing new.
+        limit: why parameters exceed what a trial may cost; None where they do not.
     """
 
-    def __init__(self, store: StudyStore, space: Space, *, seed: int) -> None:
+    def __init__(self, store: StudyStore, space: Space, *, seed: int, limit: Limit = no_limit) -> None:
         self._store = store
         self._space = space
         self._seed = seed
+        self._limit = limit
         self._seen: dict[tuple[Any, ...], int] = {}
         self._exhausted = False
 
@@ -59,7 +69,7 @@ class Proposals:
         number, params = self._ask()
         refused = 0
         while (reason := self._reason_against(params)) is not None:
-            self._store.discard(number, reason=reason, forbidden=self._space.forbidden(params) is not None)
+            self._store.discard(number, reason=reason, forbidden=self._key(params) not in self._seen)
             refused += 1
             if self._space.num_combinations is not None or refused >= PROPOSALS_BEFORE_DRAWING:
                 drawn = self._new_combination()
@@ -82,7 +92,10 @@ class Proposals:
         if forbidden is not None:
             return f"forbidden: {forbidden}"
         earlier = self._seen.get(self._key(params))
-        return None if earlier is None else f"same parameters as trial {earlier}"
+        if earlier is not None:
+            return f"same parameters as trial {earlier}"
+        over = self._limit(params)
+        return None if over is None else f"limit: {over}"
 
     def _ask(self) -> tuple[int, dict[str, Any]]:
         trial: optuna.Trial = self._store.study.ask()
@@ -93,8 +106,10 @@ class Proposals:
         """An allowed combination that was not run yet, drawn by seed; None when none is found."""
         seed = [self._seed, len(self._seen)]
         if self._space.num_combinations is not None:
-            unseen = (params for params in self._space.combinations() if self._key(params) not in self._seen)
-            candidates = list(itertools.islice(unseen, _CANDIDATES))
+            allowed = (params for params in self._space.combinations() if self._reason_against(params) is None)
+            candidates = list(itertools.islice(allowed, _CANDIDATES))
+            if not candidates:
+                return None
             chosen = candidates[int(np.random.default_rng(seed).integers(len(candidates)))]
         else:
             rng = random.Random(f"{seed} draws")

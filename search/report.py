@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def write_summary(
     elapsed_s: float,
     test: dict[str, Any] | None,
     final: FinalSummary | None = None,
+    refused: Mapping[str, int] | None = None,
 ) -> None:
     """The run in one JSON file.
 
@@ -59,6 +61,7 @@ def write_summary(
         reason: why it ended before its trials were used up, where it did.
         test: the winner's test metrics; None where there is no winner yet.
         final: what the best trials reached when trained again; None where they were not.
+        refused: how many proposals exceeded each of the limits, and were not run.
     """
     ranked = rank(records, metric=config.task.metric)
     best = ranked[0] if ranked and ranked[0].score is not None and ranked[0].status is not Status.FAILED else None
@@ -70,6 +73,7 @@ def write_summary(
             "state": state,
             "ended_because": reason,
             "trials": {status.value: counts[status] for status in Status},
+            "refused": dict(refused or {}),
             "epochs": sum(record.epochs for record in records),
             "elapsed_s": round(elapsed_s, 1),
             "train_s": round(sum(record.train_s for record in records), 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -152,6 +153,18 @@ def records_of(trials: list[Any], config: SearchConfig) -> list[TrialRecord]:
 
     ran = [trial for trial in trials if trial.state is not TrialState.WAITING and NOT_RUN not in trial.user_attrs]
     return [record_of(trial, metric=config.task.metric, space=config.search_space) for trial in ran]
+
+
+def refusals(trials: list[Any]) -> dict[str, int]:
+    """How many proposals of a study exceeded each limit; one that exceeds two counts for both."""
+    from search.study import NOT_RUN
+
+    counts: Counter[str] = Counter()
+    for trial in trials:
+        kind, _, over = str(trial.user_attrs.get(NOT_RUN, "")).partition(": ")
+        if kind == "limit":
+            counts.update(each.split()[0] for each in over.split("; "))
+    return dict(counts)
 
 
 def _times(trials: list[Any]) -> dict[int, tuple[float, float]]:

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from search.launch import CAUSE, FAILURE
 from search.ledger import Ledger, Lineage, Status, TrialRecord
-from search.proposals import Proposals
+from search.proposals import Limit, Proposals, no_limit
 from search.schedulers import Exploit, FullScheduler, Step, usable
 from search.space import Space
 from search.spending import Spending
@@ -63,6 +63,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         on_finish: called with a trial's record once its end is in the study.
         inherit: called with the record of a trial that goes on from another's weights, before it begins; gives it
             the checkpoint, unless it has one.
+        limit: why parameters exceed what a trial may cost; None where they do not.
         max_trials: trials to run in all, over all sessions; None sets no limit.
         max_concurrent: trials to run at a time.
         ahead: trials to propose beyond those that run.
@@ -79,6 +80,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         spending: Spending,
         on_finish: Callable[[TrialRecord], None],
         inherit: Callable[[TrialRecord], None] = lambda _: None,
+        limit: Limit = no_limit,
         max_trials: int | None,
         max_concurrent: int,
         ahead: int = 0,
@@ -87,7 +89,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._store = store
         self._space = space
-        self._proposals = Proposals(store, space, seed=seed)
+        self._proposals = Proposals(store, space, seed=seed, limit=limit)
         self._ledger = ledger
         self._scheduler = scheduler
         self._halt = halt

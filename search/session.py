@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -23,6 +23,7 @@ from search.ledger import Ledger, Status, TrialRecord
 from search.live import LiveView
 from search.preflight import Preflight, describe_run
 from search.report import write_leaderboard, write_summary
+from search.report_source import read_trials, refusals
 from search.reproduce import write_reproduction
 from search.results import RunPaths, write_bytes, write_json, write_text
 from search.retrain import Final, Interrupted, retrain_best
@@ -47,6 +48,7 @@ class Outcome:
         reason: why it ended early, where it did.
         test: the winner's test metrics; None unless the search finished.
         final: what the best trials reached when trained again; None where they were not.
+        refused: how many proposals exceeded each of the limits.
     """
 
     state: str
@@ -54,6 +56,7 @@ class Outcome:
     records: list[TrialRecord]
     test: dict[str, Any] | None
     final: FinalSummary | None = None
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -126,7 +129,7 @@ def run_session(
     start_ray(config.resources, address=address)
     try:
         view.note("")
-        elapsed_s = run_trials(config, paths, ledger=ledger, halt=halt)
+        elapsed_s = run_trials(config, paths, data=data, ledger=ledger, halt=halt)
         records = ledger.records()
         searched = config.search_space.searched
         write_leaderboard(paths.leaderboard, records, metric=config.task.metric, searched=list(searched))
@@ -146,10 +149,21 @@ def run_session(
     finally:
         ray.shutdown()
     found = None if final is None or test is None else summarise(final, records, test, metric=config.task.metric)
-    write_summary(paths, config, records, state=state, reason=halt.reason, elapsed_s=elapsed_s, test=test, final=found)
+    refused = refusals(read_trials(paths).trials)
+    write_summary(
+        paths,
+        config,
+        records,
+        state=state,
+        reason=halt.reason,
+        elapsed_s=elapsed_s,
+        test=test,
+        final=found,
+        refused=refused,
+    )
     view.note("writing the report")
     _write_report(config, paths, records, data, final=found)
-    return Outcome(state=state, reason=halt.reason, records=records, test=test, final=found)
+    return Outcome(state=state, reason=halt.reason, records=records, test=test, final=found, refused=refused)
 
 
 def _write_report(

@@ -17,6 +17,8 @@ from search.inheritance import inherit
 from search.keep import Keeper
 from search.launch import Launch, concurrent_trials, worker_resources
 from search.ledger import Ledger, Status, TrialRecord
+from search.limits import Limits
+from search.proposals import Limit
 from search.results import RunPaths
 from search.scheduler_choice import build_scheduler
 from search.schedulers import FullScheduler
@@ -24,6 +26,7 @@ from search.searcher import Halt, OptunaSearcher
 from search.spending import Spending
 from search.study import ELAPSED_S, StudyStore
 from trainables.checkpoint import TrialFiles
+from trainables.data import ImageData
 
 # Settings of Ray that it reads from the environment only.
 _RAY_ENVIRONMENT = {
@@ -66,7 +69,7 @@ def start_ray(resources: ResourcesConfig, *, address: str | None) -> None:
         ray.init(address=address, log_to_driver=False)
 
 
-def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: Halt) -> float:
+def run_trials(config: SearchConfig, paths: RunPaths, *, data: ImageData, ledger: Ledger, halt: Halt) -> float:
     """Runs the search until its trials, its budget or the person's patience are used up. Needs `start_ray`.
 
     A run that was begun before goes on: finished trials stay, interrupted ones continue from their checkpoints.
@@ -83,7 +86,14 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, ledger: Ledger, halt: H
     space, metric = config.search_space, config.task.metric
     scheduler = build_scheduler(config.scheduler, metric=metric, space=space, seed=config.sampler.seed)
     searcher = _searcher(
-        config, paths, store=store, scheduler=scheduler, ledger=ledger, halt=halt, max_concurrent=max_concurrent
+        config,
+        paths,
+        store=store,
+        scheduler=scheduler,
+        ledger=ledger,
+        halt=halt,
+        limit=Limits(config, data).reason_against,
+        max_concurrent=max_concurrent,
     )
     tuner = ray.tune.Tuner(
         _trainable(config, paths),
@@ -118,6 +128,7 @@ def _searcher(
     scheduler: FullScheduler,
     ledger: Ledger,
     halt: Halt,
+    limit: Limit,
     max_concurrent: int,
 ) -> OptunaSearcher:
     keeper = Keeper(
@@ -142,6 +153,7 @@ def _searcher(
         spending=Spending(config.budget, config.resources),
         on_finish=tidy,
         inherit=lambda record: inherit(record, paths, config=config.trial_config(record.params)),
+        limit=limit,
         max_trials=config.budget.trials,
         max_concurrent=max_concurrent,
         # With the next trial at hand no actor waits for a proposal, which then knows one result less. Not with one

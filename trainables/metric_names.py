@@ -30,12 +30,12 @@ METRIC_MODES: dict[str, Literal["max", "min"]] = {
     name: "min" if name in ("val_loss", "val_ece") else "max" for name in METRIC_KINDS
 }
 
-# What is known of a trial before it trains, and means lower is better: for a batch of one image of the trial's size.
+# What a trial's network costs in use, known before it trains; for one image.
 STATIC_OBJECTIVES: dict[str, str] = {
-    "num_params": "trained and frozen parameters of the network",
+    "num_params": "parameters of the network, trained and frozen",
     "flops": "floating-point operations of one forward pass for one image; a multiply-add counts as two",
     "model_mib": "size of the weights in MiB, as fp32",
-    "latency_ms": "milliseconds of one forward pass for one image, median, on the device of a trial",
+    "latency_ms": "milliseconds of one forward pass for one image, median",
 }
 
 

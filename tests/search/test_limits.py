@@ -1,0 +1,81 @@
+"""Candidates that cost too much are refused before they train."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import load_search
+from search.preflight import check_search
+from search.proposals import Proposals
+from search.results import RunPaths
+from search.space import Space
+from search.tuner import open_study
+from tests.search.cli import TINY, run, write_space
+from trainables.errors import ConfigError
+
+WIDTHS = {
+    "arch": "cnn",
+    "cnn_stages": 2,
+    "cnn_depth": 1,
+    "cnn_width": {"type": "int", "low": 8, "high": 64},
+    "lr": 0.01,
+}
+
+
+@pytest.mark.ray
+def test_what_exceeds_a_limit_is_not_trained_and_the_trials_are_all_run(tmp_path: Path) -> None:
+    space = write_space(
+        tmp_path,
+        space=WIDTHS,
+        scheduler={"name": "none", "max_epochs": 1},
+        budget={"trials": 8},
+        limits={"num_params": 3e4},
+    )
+    status, out, err = run(space, "--name", "a", "--storage-path", tmp_path)
+    assert status == 0, err
+    paths = RunPaths(tmp_path / "a")
+    with paths.leaderboard.open(encoding="utf-8", newline="") as file:
+        widths = [int(row["cnn_width"]) for row in csv.DictReader(file)]
+    assert len(widths) == 8
+    assert max(widths) < 40  # with 40 there are more than 30,000 parameters
+    refused = json.loads(paths.summary.read_text())["refused"]
+    assert refused["num_params"] > 0
+    assert f"{refused['num_params']} proposal(s) not run: num_params above 30000" in out
+
+
+def test_a_refused_candidate_is_a_constraint_violation_and_takes_no_trial(tmp_path: Path) -> None:
+    config = load_search(write_space(tmp_path, space={**TINY["space"], "batch_size": 64}))
+    store = open_study(config, RunPaths(tmp_path / "run"))
+
+    def limit(params: Any) -> str | None:
+        return "latency_ms 9 is above the limit 3" if params["lr"] > 2e-3 else None
+
+    proposals = Proposals(store, config.search_space, seed=0, limit=limit)
+    proposed = [proposals.next() for _ in range(6)]
+    assert all(each is not None and each.params["lr"] <= 2e-3 for each in proposed)
+    refused = [trial for trial in store.trials() if "not_run" in trial.user_attrs]
+    assert refused
+    assert all(trial.user_attrs["not_run"] == "limit: latency_ms 9 is above the limit 3" for trial in refused)
+    assert all(any(value > 0 for value in trial.constraints.values()) for trial in refused)
+
+
+def test_proposals_end_where_nothing_keeps_to_the_limits(tmp_path: Path) -> None:
+    config = load_search(write_space(tmp_path, space={"arch": "small_cnn", "batch_size": TINY["space"]["batch_size"]}))
+    store = open_study(config, RunPaths(tmp_path / "run"))
+    space = Space(config.space)
+    assert Proposals(store, space, seed=0, limit=lambda _: "model_mib 9 is above the limit 3").next() is None
+
+
+def test_a_search_in_which_nothing_can_keep_to_them_is_refused(tmp_path: Path) -> None:
+    archs = {"arch": {"type": "categorical", "values": ["small_cnn", "resnet10t"]}, "input_size": 32, "lr": 0.01}
+    config = load_search(write_space(tmp_path, space=archs, limits={"num_params": 1e5}))
+    with pytest.raises(
+        ConfigError, match=r"limits: no architecture .*small_cnn: num_params 162,\d+ is above .*100,000"
+    ):
+        check_search(config)
+    check_search(load_search(write_space(tmp_path, space=archs, limits={"num_params": 1e6})))
