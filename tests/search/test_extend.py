@@ -52,6 +52,7 @@ def test_two_of_a_kind_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_finished_run_goes_on_with_new_points(tmp_path: Path) -> None:
     space = write_space(tmp_path, budget={"trials": 2}, keep={"top": 1}, resources={"max_concurrent_trials": 1})
     status, _, err = run(space, "--name", "a", "--storage-path", tmp_path)

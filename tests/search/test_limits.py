@@ -28,6 +28,7 @@ WIDTHS = {
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_what_exceeds_a_limit_is_not_trained_and_the_trials_are_all_run(tmp_path: Path) -> None:
     space = write_space(
         tmp_path,

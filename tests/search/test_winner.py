@@ -53,6 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_mean_of_other_seeds_picks_the_winner(finished: RunPaths) -> None:
     summary = json.loads(finished.summary.read_text())
     final = summary["final"]
@@ -75,6 +76,7 @@ def test_the_mean_of_other_seeds_picks_the_winner(finished: RunPaths) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_resume_trains_and_tests_nothing_again(finished: RunPaths) -> None:
     kept = {path: path.read_bytes() for path in finished.final.glob("*/best.safetensors")}
     assert len(kept) == 6  # two candidates and the winner's last training, with two seeds each
@@ -87,6 +89,7 @@ def test_a_resume_trains_and_tests_nothing_again(finished: RunPaths) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_winner_is_trained_again_bit_for_bit(finished: RunPaths) -> None:
     winner = json.loads(finished.summary.read_text())["final"]["winner"]
     status, _, err = run(finished.reproduce, "--name", "again", "--storage-path", finished.root.parent)
