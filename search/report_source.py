@@ -54,9 +54,14 @@ class ReportSource:
         return rank(usable, metric=self.metric)
 
     @property
+    def final(self) -> Mapping[str, Any]:
+        """What the best trials reached when trained again; empty where they were not."""
+        return self.summary.get("final") or {}
+
+    @property
     def winner(self) -> TrialRecord | None:
         """The trial that was best in the final retrainings, or else in the search."""
-        chosen = (self.summary.get("final") or {}).get("winner")
+        chosen = self.final.get("winner")
         return next((each for each in self.ranked if each.number == chosen), self.ranked[0] if self.ranked else None)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from statistics import mean
 
 from search.domains import CategoricalDomain, Domain
 from search.ledger import Status, TrialRecord
@@ -25,7 +26,7 @@ _EDGE = 0.02  # of a range
 
 def story(source: ReportSource) -> str:
     """The search in a paragraph of plain words."""
-    return " ".join([*_searched(source), *_ended(source), *_won(source), *_tested(source)])
+    return " ".join([*_searched(source), *_ended(source), *_won(source), *_retrained(source), *_tested(source)])
 
 
 def cautions(source: ReportSource, correlations: tuple[RungCorrelation, ...]) -> list[str]:
@@ -98,13 +99,14 @@ def _ended(source: ReportSource) -> Iterator[str]:
 
 
 def _won(source: ReportSource) -> Iterator[str]:
-    winner = source.winner
+    """Who was best in the search; of which, where there are any, the retrainings chose."""
+    winner = source.ranked[0] if source.ranked else None
     if not source.records:
         return
     if winner is None or winner.score is None:
         yield "None has a score yet, so there is no winner."
         return
-    verb = "won" if source.state == "finished" else "leads"
+    verb = "leads" if source.state != "finished" else "led the search" if source.final else "won"
     params = ", ".join(f"{name} {param_value(value)}" for name, value in winner.params.items())
     yield (
         f"Trial {winner.number} {verb} with {source.metric} {number(winner.score)} at epoch {winner.best_epoch}"
@@ -120,6 +122,27 @@ def _won(source: ReportSource) -> Iterator[str]:
         )
 
 
+def _retrained(source: ReportSource) -> Iterator[str]:
+    """What the best trials reached with other seeds, and what all models of the winner reached on the test split."""
+    if not source.final:
+        return
+    final = source.final
+    means = {each["trial"]: mean(each["scores"]) for each in final["candidates"]}
+    told = _listed([f"trial {trial} {number(value)}" for trial, value in means.items()])
+    seeds = len(final["candidates"][0]["seeds"])
+    yield (
+        f"Trained again with {seeds} other seed{_s(seeds)}, the best reached on average {told}; "
+        f"trial {final['winner']} was chosen."
+    )
+    if final["test_interval"] is not None:
+        center, low, high = final["test_interval"]
+        yield (
+            f"Its {len(final['tests'])} models reach on average {final['metric']} {number(center)} on the test split "
+            f"(95 % interval of the mean {number(low)} to {number(high)}), {number(abs(final['optimism_gap']))} "
+            f"{'worse' if final['optimism_gap'] >= 0 else 'better'} than its score in the search."
+        )
+
+
 def _tested(source: ReportSource) -> Iterator[str]:
     found = test_metric(source)
     if source.test is None or found is None:
@@ -129,9 +152,10 @@ def _tested(source: ReportSource) -> Iterator[str]:
     interval = interval_metric(source)
     words = f"95 % interval {number(low)} to {number(high)}"
     shown = words if name == interval else f"{interval} {number(source.test[interval])}, {words}"
+    who = "the first of them, which is the one exported," if source.final else f"trial {source.test['trial']}"
     yield (
-        f"On {source.test['images']:,} test images that the search never saw, trial {source.test['trial']} reaches "
-        f"{name} {number(value)} ({shown})."
+        f"On {source.test['images']:,} test images that the search never saw, {who} reaches {name} {number(value)} "
+        f"({shown})."
     )
 
 
@@ -152,26 +176,31 @@ def _about_winner(source: ReportSource) -> Iterator[str]:
     winner = source.winner
     if winner is None or winner.score is None:
         return
-    tied = [record for record in source.ranked[1:] if record.score == winner.score]
+    if not source.final:  # else other seeds have told close trials apart
+        yield from _about_close_trials(source, winner.score)
+    if winner.status is Status.OUT_OF_BUDGET:
+        yield "The winner was still training when the budget ended, so its score may not be its best."
+    elif winner.best_epoch == winner.epochs == source.config.scheduler.max_epochs and len(winner.curve) > 1:
+        yield "The winner's best epoch is its last one: more epochs (scheduler.max_epochs) may improve it further."
+
+
+def _about_close_trials(source: ReportSource, score: float) -> Iterator[str]:
+    tied = [record for record in source.ranked[1:] if record.score == score]
     if tied:
         yield (
             f"{len(tied)} other trial{_s(len(tied))} ha{'s' if len(tied) == 1 else 've'} exactly the winning score; "
             "the lower validation loss decided."
         )
     images = source.num_images.get("val")
-    if source.metric in _SHARES and images and 0 < winner.score < 1:
-        error = math.sqrt(winner.score * (1 - winner.score) / images)
-        close = [record for record in source.ranked[1:] if winner.score - (record.score or 0.0) <= error]
+    if source.metric in _SHARES and images and 0 < score < 1:
+        error = math.sqrt(score * (1 - score) / images)
+        close = [record for record in source.ranked[1:] if score - (record.score or 0.0) <= error]
         if len(close) > len(tied):
             yield (
                 f"{len(close)} other trial{_s(len(close))} lie{'s' if len(close) == 1 else ''} within one standard "
                 f"error of the winner ({number(error)} with {images:,} validation images): their order is mostly "
                 "chance."
             )
-    if winner.status is Status.OUT_OF_BUDGET:
-        yield "The winner was still training when the budget ended, so its score may not be its best."
-    elif winner.best_epoch == winner.epochs == source.config.scheduler.max_epochs and len(winner.curve) > 1:
-        yield "The winner's best epoch is its last one: more epochs (scheduler.max_epochs) may improve it further."
 
 
 def _about_test(source: ReportSource) -> Iterator[str]:

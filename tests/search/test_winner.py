@@ -72,7 +72,9 @@ def test_the_mean_of_other_seeds_picks_the_winner(finished: RunPaths) -> None:
     model = json.loads((finished.best_model / "model.json").read_text())["trial"]
     assert (model["seed"], model["refit_epochs"]) == (4, final["refit_epochs"])
     assert summary["test"]["loss"] == final["tests"][0]  # of the exported model
-    assert "Final retrainings" in finished.report.read_text()
+    page = finished.report.read_text()
+    assert "Final retrainings" in page
+    assert f"trial {final['winner']} was chosen" in page
 
 
 @pytest.mark.ray
