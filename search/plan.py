@@ -1,0 +1,210 @@
+"""What will a search cost? `python -m search.plan SPACE.yaml` times real steps of every architecture, and adds up."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from trainables.errors import VistuneError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.config import SearchConfig
+    from search.plan_cost import Cost
+    from search.plan_population import Population
+
+_CHECKPOINT = 3  # a trial in training keeps weights and the optimizer's two states, beside its best weights
+_GIB = 2**30
+_FEW_TRIALS = 10
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a whole search takes.
+
+    Attributes:
+        concurrent: trials at a time.
+        epoch_s: seconds of an epoch of a trial, mean over draws of the space.
+        wall_s, device_hours: of the search, without start-up and waiting.
+        ends_by: the limit that is reached first.
+        disk_gib: weights that stay and checkpoints of trials in training.
+    """
+
+    population: Population
+    concurrent: int
+    epoch_s: float
+    wall_s: float
+    device_hours: float
+    ends_by: str
+    disk_gib: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints what a search is expected to take.
+
+    Returns:
+        0; 1 where some architecture could not be timed; 2 for a space that cannot be used.
+    """
+    parser = argparse.ArgumentParser(prog="python -m search.plan", description=__doc__)
+    parser.add_argument("space", type=Path, help="YAML file of the search space")
+    parser.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as search.run")
+    parser.add_argument(
+        "--trials-at-a-time",
+        type=int,
+        metavar="N",
+        help="of the cluster to plan for (default: what this machine holds)",
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, metavar="X", help="of its devices, this machine's being 1 (default 1)"
+    )
+    options = parser.parse_args(arguments)
+    if (options.trials_at_a_time or 1) < 1 or options.speed <= 0:
+        parser.error("--trials-at-a-time must be at least 1 and --speed above 0")
+    try:
+        return _plan(options)
+    except VistuneError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def estimate(config: SearchConfig, costs: Sequence[Cost], *, concurrent: int, speed: float = 1.0) -> Estimate:
+    """Adds up what a search takes.
+
+    Args:
+        concurrent: trials at a time.
+        speed: of the devices, those on which the costs were measured being 1.
+
+    Raises:
+        ConfigError: if no architecture could be timed.
+    """
+    from search.plan_cost import mean_epoch_s
+    from search.plan_population import expected_population
+    from search.spending import devices_of
+
+    epoch_s = mean_epoch_s(config, costs) / speed
+    devices = devices_of(config.resources)
+    trials, ends_by = 100, ""
+    for _ in range(_ROUNDS):  # fewer trials train longer each, since the first at a rung go on
+        trial_epochs = expected_population(config, trials=trials).epochs / trials
+        limits = _limits(config, trial_epochs=trial_epochs, trial_s=trial_epochs * epoch_s, concurrent=concurrent)
+        ends_by = min(limits, key=lambda name: limits[name])
+        trials = max(1, round(limits[ends_by]))
+    population = expected_population(config, trials=trials)
+    work_s = population.epochs * epoch_s
+    weights = mean(each.num_params for each in costs if each.problem is None) * 4
+    kept = min(trials, config.keep.top or trials)
+    return Estimate(
+        population=population,
+        concurrent=concurrent,
+        epoch_s=epoch_s,
+        wall_s=work_s / min(concurrent, trials),
+        device_hours=work_s * devices / 3600,
+        ends_by=ends_by,
+        disk_gib=weights * (kept + _CHECKPOINT * concurrent) / _GIB,
+    )
+
+
+def _limits(config: SearchConfig, *, trial_epochs: float, trial_s: float, concurrent: int) -> dict[str, float]:
+    """How many trials each limit of the budget allows."""
+    from search.spending import devices_of
+
+    budget = config.budget
+    most = {
+        "trials": budget.trials or config.search_space.num_combinations,
+        "epochs": None if budget.epochs is None else budget.epochs / trial_epochs,
+        "time": None if budget.time_s is None else budget.time_s * concurrent / trial_s,
+        "device_hours": None
+        if budget.device_hours is None
+        else budget.device_hours * 3600 / (trial_s * devices_of(config.resources)),
+    }
+    return {name: float(limit) for name, limit in most.items() if limit is not None}
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from search.config import load_search, with_absolute_root
+    from search.console import open_console
+    from search.describe import check_visibly
+    from search.launch import concurrent_trials
+    from search.plan_cost import measure_costs
+
+    config = with_absolute_root(load_search(options.space, overrides=options.overrides))
+    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(_num_gpus())}
+    concurrent = options.trials_at_a_time or concurrent_trials(config.resources, cluster=here)
+    with open_console() as console:
+        check_visibly(console, config)
+        console.print("timing a few steps of each architecture")
+        costs = measure_costs(config)
+        found = estimate(config, costs, concurrent=concurrent, speed=options.speed)
+        _describe(console, config, costs, found)
+    return 1 if any(each.problem for each in costs) else 0
+
+
+def _describe(console: Console, config: SearchConfig, costs: Sequence[Cost], found: Estimate) -> None:
+    from rich.table import Table
+
+    from search.live import format_duration
+
+    table = Table(title="architectures, on this machine", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("name", "batch", "parameters", "memory (MiB)", "images/s", "epoch (s)"):
+        table.add_column(name, justify="left" if name == "name" else "right", no_wrap=name != "name")
+    for arch in dict.fromkeys(each.arch for each in costs):
+        own = [each for each in costs if each.arch == arch and each.problem is None]
+        if not own:
+            problem = next(each.problem for each in costs if each.arch == arch)
+            console.print(f"{arch} could not be timed: {problem}", style="red", markup=False)
+            continue
+        table.add_row(
+            arch,
+            _span([each.batch_size for each in own], ",.0f"),
+            _span([each.num_params for each in own], ",.0f"),
+            _span([each.memory_mib for each in own], ",.0f"),
+            _span([each.images_per_s for each in own], ",.0f"),
+            _span([each.epoch_s for each in own], ".2f"),
+        )
+    console.print(table)
+    reached = ", ".join(f"{count:.0f} epoch {mark}" for mark, count in found.population.reached.items())
+    share = found.population.epochs / (found.population.trials * config.scheduler.max_epochs)
+    ends = datetime.now() + timedelta(seconds=found.wall_s)
+    lines = (
+        ("trials", f"about {found.population.trials}, {found.concurrent} at a time; ends by budget.{found.ends_by}"),
+        ("rungs", f"reach {reached}"),
+        ("epochs", f"about {found.population.epochs:,.0f}, {share:.0%} of training every trial to the end"),
+        ("an epoch", f"{found.epoch_s:.2f} s on average"),
+        ("time", f"about {format_duration(found.wall_s)}, until {ends:%a %H:%M}"),
+        ("devices", f"about {found.device_hours:.2f} device-hours"),
+        ("disk", f"about {found.disk_gib:.2f} GiB"),
+    )
+    for name, text in lines:
+        console.print(f"[dim]{name:<10}[/dim] {text}", highlight=False)
+    notes = ["start-up, waiting and the final retrainings come on top"]
+    if found.population.trials < _FEW_TRIALS:
+        notes.append("with so few trials chance decides how many reach a rung")
+    if config.resources.workers > 1:
+        notes.append("a group of workers is taken to be as fast as one with all its cores")
+    console.print(
+        f"[dim]Estimates: random trials whose early scores order them as the final ones do; {'; '.join(notes)}.[/dim]"
+    )
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def _num_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

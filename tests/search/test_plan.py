@@ -1,0 +1,94 @@
+"""What a search is said to cost, before it costs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.config import SearchConfig, load_search
+from search.plan import estimate, main
+from search.plan_cost import Cost, mean_epoch_s, measure_costs
+from search.plan_population import expected_population
+from tests.search.cli import TINY, write_space
+
+COSTS = [Cost(arch="small_cnn", batch_size=64, num_params=2**20, epoch_s=2.0)]
+
+
+def search(folder: Path, **sections: Any) -> SearchConfig:
+    return load_search(write_space(folder, **sections))
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "reached", "epochs"),
+    [
+        ("none", 9, {1: 9, 3: 9, 9: 9}, 81),
+        ("asha_promotion", 27, {1: 27, 3: 9, 9: 3}, 18 + 6 * 3 + 3 * 9),
+        ("asha_promotion", 2, {1: 2, 3: 1, 9: 1}, 1 + 9),
+    ],
+)
+def test_populations_that_are_known(
+    tmp_path: Path, name: str, trials: int, reached: dict[int, float], epochs: float
+) -> None:
+    scheduler = {"name": name, "max_epochs": 9, "grace_period": 1, "reduction_factor": 3}
+    found = expected_population(search(tmp_path, scheduler=scheduler), trials=trials)
+    assert found.reached == reached
+    assert found.epochs == epochs
+
+
+def test_asha_lets_more_go_on_than_promotion_does(tmp_path: Path) -> None:
+    scheduler = {"name": "asha", "max_epochs": 9, "grace_period": 1, "reduction_factor": 3}
+    found = expected_population(search(tmp_path, scheduler=scheduler), trials=27)
+    assert found.reached[1] == 27
+    assert 9 < found.reached[3] < 18  # the first to arrive at a rung are among its best so far
+    assert 3 < found.reached[9] < found.reached[3]
+
+
+@pytest.mark.parametrize(
+    ("budget", "ends_by", "trials"),
+    [
+        ({"trials": 10}, "trials", 10),
+        ({"trials": 10, "epochs": 12}, "epochs", 4),
+        ({"time": "1m"}, "time", 20),  # two at a time, 3 epochs of 2 s each
+        ({"device_hours": 0.01, "trials": 100}, "device_hours", 6),
+    ],
+)
+def test_the_limit_that_is_reached_first_decides(
+    tmp_path: Path, budget: dict[str, Any], ends_by: str, trials: int
+) -> None:
+    config = search(tmp_path, budget=budget, scheduler={"name": "none", "max_epochs": 3})
+    found = estimate(config, COSTS, concurrent=2)
+    assert (found.ends_by, found.population.trials) == (ends_by, trials)
+    assert found.wall_s == pytest.approx(trials * 3 * 2.0 / 2)
+    assert found.device_hours == pytest.approx(trials * 6 / 3600)
+
+
+def test_a_faster_cluster_takes_less_time_and_kept_weights_less_disk(tmp_path: Path) -> None:
+    plain = search(tmp_path, scheduler={"name": "none", "max_epochs": 3}, budget={"trials": 40})
+    kept = search(tmp_path, scheduler={"name": "none", "max_epochs": 3}, budget={"trials": 40}, keep={"top": 5})
+    here, there = (estimate(plain, COSTS, concurrent=n, speed=speed) for n, speed in ((2, 1.0), (10, 4.0)))
+    assert here.wall_s == pytest.approx(20 * there.wall_s)
+    mib = 4 * 2**20 / 2**30  # of the weights of a trial, in GiB
+    assert here.disk_gib == pytest.approx((40 + 3 * 2) * mib)
+    assert estimate(kept, COSTS, concurrent=2).disk_gib == pytest.approx((5 + 3 * 2) * mib)
+
+
+def test_architectures_count_as_often_as_they_are_drawn(tmp_path: Path) -> None:
+    archs = {"type": "categorical", "values": ["small_cnn", "resnet10t"]}
+    config = search(tmp_path, space={**TINY["space"], "arch": archs})
+    costs = [*COSTS, Cost(arch="resnet10t", batch_size=64, num_params=1, epoch_s=6.0)]
+    assert mean_epoch_s(config, costs) == pytest.approx(4.0, abs=0.4)
+    broken = [*COSTS, Cost(arch="resnet10t", batch_size=64, problem="no memory")]
+    assert mean_epoch_s(config, broken) == 2.0
+
+
+def test_real_steps_are_timed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    space = write_space(tmp_path)
+    costs = measure_costs(load_search(space))
+    assert {each.batch_size for each in costs} == {64, 128}
+    assert all(each.epoch_s > 0 and each.images_per_s > 0 and each.num_params > 10**5 for each in costs)
+    assert main([str(space), "--trials-at-a-time", "2"]) == 0
+    out = capfd.readouterr().out
+    assert "about 4, 2 at a time; ends by budget.trials" in out
+    assert main([str(space), "-o", "space.arch=nonesuch"]) == 2
