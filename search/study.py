@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
@@ -56,15 +56,20 @@ class StudyStore:
     TPE looks at COMPLETE and PRUNED trials only. What a trial's parameters alone rule out is therefore PRUNED with a
     violated constraint, so that the sampler keeps away from its neighbourhood: forbidden combinations, and trials
     that ran out of memory. Their records say FAILED; other failures say nothing about the parameters, and are FAIL.
+
+    Args:
+        path: the journal; None keeps the study in memory only, for a simulation.
     """
 
     def __init__(
-        self, path: Path, *, name: str, metric: str, sampler: SamplerConfig, space: Space | None = None
+        self, path: Path | None, *, name: str, metric: str, sampler: SamplerConfig, space: Space | None = None
     ) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.metric = metric
         self._space = space
-        self._storage = JournalStorage(JournalFileBackend(str(path)))
+        self._storage: BaseStorage = InMemoryStorage()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._storage = JournalStorage(JournalFileBackend(str(path)))
         self.study = optuna.create_study(
             storage=self._storage,
             study_name=name,
