@@ -13,7 +13,7 @@ from trainables.hyperparameters import Frozen
 
 _MAX_SEED = 2**32 - 1  # NumPy's
 
-SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid"]
+SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "forest"]
 SchedulerName = Literal["asha", "asha_promotion", "hyperband", "median", "pbt", "curves", "none"]
 
 
@@ -25,11 +25,12 @@ class SamplerConfig(Frozen):
         description="tpe learns from finished trials (arXiv:2304.11127), conditional parameters included; gp is a "
         "Gaussian process, good for few trials; cmaes adapts a normal distribution over the numeric parameters; qmc "
         "fills the space evenly (Sobol); nsga2 and nsga3 are genetic; random draws; grid runs every combination of a "
-        "finite space in order.",
+        "finite space in order; forest (extremely randomised trees) predicts the final score from the curves of all "
+        "trials, stopped and running ones included.",
     )
     seed: StrictInt = Field(default=0, ge=0, le=_MAX_SEED, description="Seed of the proposals and of the trials.")
     startup_trials: StrictInt = Field(
-        default=10, ge=0, description="Random trials before tpe, gp or cmaes begins to learn."
+        default=10, ge=0, description="Random trials before tpe, gp, cmaes or forest begins to learn."
     )
     population_size: StrictInt = Field(default=20, ge=2, description="Trials of one generation of nsga2 and nsga3.")
 

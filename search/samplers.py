@@ -25,12 +25,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.algorithm_config import SamplerConfig, SamplerName
+from search.forest_sampler import ForestSampler
 from search.sampler_views import FinishedTrials, distributions_of
 from search.space import Space
 
 
 def build_sampler(config: SamplerConfig, *, trials_so_far: int, space: Space | None = None) -> BaseSampler:
-    """The configured Optuna sampler.
+    """The configured sampler: Optuna's, or one of our own where it has none.
 
     Conditional parameters: tpe learns each group of parameters that occur together; gp takes an absent parameter for
     the middle of its domain; qmc has a coordinate for every parameter, whether a trial has it or not; cmaes learns the
@@ -39,7 +40,7 @@ def build_sampler(config: SamplerConfig, *, trials_so_far: int, space: Space | N
     Args:
         trials_so_far: trials that the study has; a sampler seeded alike would propose the same points again after a
             resume. qmc and grid go on where they were.
-        space: the whole space, which gp, qmc and grid need; the others do without.
+        space: the whole space, which gp, qmc, grid and forest need; the others do without.
 
     Raises:
         ValueError: if the sampler needs a space and has none.
@@ -198,4 +199,5 @@ _WITH_SPACE: Mapping[SamplerName, Callable[[SamplerConfig, int, Space], BaseSamp
     "gp": _gp,
     "qmc": lambda config, seed, space: WholeSpaceQmc(space, seed=config.seed),  # noqa: ARG005
     "grid": lambda config, seed, space: GridSampler(space),  # noqa: ARG005
+    "forest": lambda config, seed, space: ForestSampler(space, seed=seed, startup_trials=config.startup_trials),
 }

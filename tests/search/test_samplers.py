@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -129,6 +130,21 @@ def test_qmc_goes_on_with_its_sequence(tmp_path: Path) -> None:
     # Of 8 points of a Sobol sequence two fall into each quarter of an axis.
     quarters = sorted(int(4 * (record.params["dropout"] / 0.6)) for record in whole)
     assert {quarters.count(quarter) for quarter in range(4)} <= {1, 2, 3}
+
+
+def test_forest_prefers_what_ends_well_to_what_begins_well(tmp_path: Path) -> None:
+    """Curves cross: with adamw trials lead after an epoch and are stopped later, with sgd they end better."""
+    session = Session(tmp_path, search("forest"))
+    for index in range(30):
+        record = session.proposals.next()
+        assert record is not None
+        begin, end = (0.7, 0.75) if record.params["optimizer"] == "adamw" else (0.5, 0.95)
+        session.store.add_epoch(record.number, epoch=1, value=begin)
+        if index % 3 == 0:
+            session.store.add_epoch(record.number, epoch=9, value=end)
+        session.store.finish(replace(record, status=Status.STOPPED, score=end if index % 3 == 0 else begin))
+    proposed = [session.proposals.next() for _ in range(20)]
+    assert sum(record is not None and record.params["optimizer"] == "sgd" for record in proposed) >= 15
 
 
 @pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2", "nsga3"])

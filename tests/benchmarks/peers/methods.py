@@ -104,6 +104,7 @@ def _hyperband(max_epochs: int) -> BasePruner:
 METHODS: Mapping[str, Method] = {
     RANDOM: partial(_replayed, _random),
     OURS: partial(ours, sampler={}, scheduler={}),
+    "vistune, forest": partial(ours, sampler={"name": "forest"}, scheduler={}),
     "vistune, asha_promotion": partial(ours, sampler={}, scheduler={"name": "asha_promotion"}),
     "vistune, hyperband": partial(ours, sampler={}, scheduler={"name": "hyperband"}),
     "vistune, curves": partial(ours, sampler={}, scheduler={"name": "curves"}),
