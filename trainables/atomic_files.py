@@ -6,13 +6,33 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from trainables.storage_errors import storage_error
 
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Has a file written beside its target and moved over it; makes the folder, and leaves nothing of a failure."""
+
+def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
+    """Has a file written beside its target and moved over it; makes the folder, and leaves nothing of a failure.
+
+    Args:
+        keep: where the file goes that was the target before. For a moment there is then no target, but always one of
+            the two.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary)
+        _write(temporary, write)
+        if keep is not None and path.exists():
+            os.replace(path, keep)  # noqa: PTH105
         os.replace(temporary, path)  # noqa: PTH105 (named for what it does: atomic on one file system)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Says of a disk that fails what the disk said: torch and safetensors raise errors of their own."""
+    try:
+        write(path)
+    except Exception as error:
+        found = storage_error(error)
+        if found is None or found is error:
+            raise
+        raise found from error

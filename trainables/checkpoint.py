@@ -1,22 +1,23 @@
 """What survives an interruption? Checkpoints of a running trial, and the weights of its best epoch.
 
-Both are written beside their target and moved over it, so a reader finds the old file or the new one, never half.
+Both are written beside their target and moved over it, so a reader finds the old file or the new one, never half. The
+checkpoint before the last stays until the next is complete: a disk may lose what it said was written.
 """
 
 from __future__ import annotations
 
-import pickle
+import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainables.atomic_files import write_beside
-from trainables.errors import CheckpointError, first_line
+from trainables.errors import CheckpointError, DamagedCheckpointError, SupersededError, first_line
 
 FORMAT = 1
 
@@ -33,6 +34,16 @@ class TrialFiles:
         return self.trial_dir / "checkpoint.pt"
 
     @property
+    def previous_checkpoint(self) -> Path:
+        """The same after the epoch before."""
+        return self.trial_dir / "checkpoint.previous.pt"
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """From the newest to the oldest, whether they are there or not."""
+        return self.checkpoint, self.previous_checkpoint
+
+    @property
     def best_weights(self) -> Path:
         """The model's weights after its best epoch."""
         return self.trial_dir / "best.safetensors"
@@ -42,10 +53,89 @@ class TrialFiles:
         """Why the trial failed, with the traceback."""
         return self.trial_dir / "failure.txt"
 
+    @property
+    def recovery(self) -> Path:
+        """Which damaged checkpoints the trial came across, a line each, and what it went on from."""
+        return self.trial_dir / "recovery.txt"
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    @property
+    def attempt(self) -> Path:
+        """Which of the processes that have trained this trial may write; that which began last."""
+        return self.trial_dir / "attempt"
+
+    def remove_checkpoints(self) -> None:
+        """For a trial that nothing resumes; what a killed process left half written goes too."""
+        for path in (*self.checkpoints, self.attempt, *self.trial_dir.glob(".*")):
+            path.unlink(missing_ok=True)
+
+
+class Attempt:
+    """The right to write a trial's files, which goes to whoever asked last.
+
+    A process whose node was cut off is given up, but lives: it must not write over what its successor has written.
+
+    Args:
+        files: of the trial, which is taken from any other process.
+    """
+
+    def __init__(self, files: TrialFiles) -> None:
+        self._path = files.attempt
+        self._own = uuid.uuid4().hex
+        write_beside(self._path, lambda temporary: temporary.write_text(self._own, encoding="utf-8"))
+
+    def require(self) -> None:
+        """Asks before a write.
+
+        Raises:
+            SupersededError: if another process trains the trial now, or it has ended.
+        """
+        try:
+            found = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            found = "none"
+        if found != self._own:
+            raise SupersededError(
+                f"{self._path}: another process trains this trial now, or it has ended; nothing of it was overwritten"
+            )
+
+
+def save_checkpoint(files: TrialFiles, state: Mapping[str, Any]) -> None:
     """Writes a trial's state: tensors, numbers, strings, and lists and mappings of them."""
-    write_beside(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+    write_beside(
+        files.checkpoint,
+        lambda temporary: _save({"format": FORMAT, **state}, temporary),
+        keep=files.previous_checkpoint,
+    )
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    # Torch's own writer says of a full disk only that it "failed writing file"; Python's says why.
+    with path.open("wb") as file:
+        torch.save(state, file)
+
+
+def newest_checkpoint(files: TrialFiles, *, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest state that can be read, None where there is none, and a line on each damaged file before it.
+
+    Raises:
+        CheckpointError: if it is of another format.
+    """
+    damaged: list[str] = []
+    for path in files.checkpoints:
+        try:
+            state = load_checkpoint(path, device=device)
+        except DamagedCheckpointError as error:
+            damaged.append(str(error))
+            continue
+        if state is not None:
+            return state, damaged
+    return None, damaged
+
+
+def newest_epoch(files: TrialFiles) -> int:
+    """Epochs that a trial has saved; 0 where it has no checkpoint that can be read."""
+    state, _ = newest_checkpoint(files, device=torch.device("cpu"))
+    return 0 if state is None else int(state["epoch"])
 
 
 def load_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any] | None:
@@ -54,14 +144,20 @@ def load_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any] | Non
     Only tensors and plain values are read (`weights_only`): a checkpoint cannot run code.
 
     Raises:
-        CheckpointError: if the file is damaged or of another format.
+        DamagedCheckpointError: if the file was cut short or changed.
+        CheckpointError: if it is of another format.
     """
-    if not path.exists():
-        return None
     try:
+        # torch stores checksums in its archive, and does not look at them when it reads.
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+        if changed is not None:
+            raise ValueError(f"{changed} has changed")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # what a reader of changed bytes raises may be anything: struct.error, IndexError, ...
+        raise DamagedCheckpointError(
             f"{path}: the checkpoint cannot be read ({first_line(error)}); delete it to train this trial anew"
         ) from error
     found = state.get("format") if isinstance(state, dict) else None
@@ -87,6 +183,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         weights: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # as above
         raise CheckpointError(f"{path}: the weights cannot be read ({first_line(error)})") from error
     return weights

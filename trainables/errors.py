@@ -25,6 +25,14 @@ class CheckpointError(VistuneError):
     """A checkpoint cannot be read, or does not belong to this trial."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint was cut short or changed on disk."""
+
+
+class SupersededError(VistuneError):
+    """Another process trains this trial by now."""
+
+
 class OutOfMemoryError(VistuneError):
     """Not even a micro-batch of one image fits into memory."""
 

@@ -55,15 +55,18 @@ def evaluate(
     for images, targets in batches:
         with precision.autocast():
             logits = model(preprocess(images))
-        parts.append(_judge(logits, targets, kind=kind))
+        parts.append(judge(logits, targets, kind=kind))
     rows = torch.zeros(num_images, width, dtype=torch.float64, device=runtime.device)
     mine, own = rows[runtime.rank :: runtime.world_size], torch.cat(parts)
     assert mine.shape == own.shape, f"rank {runtime.rank} has {len(own)} of {num_images} images, not {len(mine)}"
     mine.copy_(own)
-    found = runtime.sum_over_ranks(rows).cpu().numpy()
+    return judged_metrics(runtime.sum_over_ranks(rows).cpu().numpy(), kind=kind, num_classes=num_classes)
 
+
+def judged_metrics(found: np.ndarray, *, kind: LabelKind, num_classes: int) -> dict[str, float]:
+    """What `evaluate` returns, of the rows of `judge` for a whole split."""
     losses = found[:, 0]
-    metrics = {"loss": float(losses.mean()), "count": float(num_images)}
+    metrics = {"loss": float(losses.mean()), "count": float(len(found))}
     names = [name.removeprefix("val_") for name in metrics_of(kind)]
     if not np.isfinite(losses).all():
         return dict.fromkeys(names, float("nan")) | metrics
@@ -149,7 +152,7 @@ def in_top(logits: Tensor, labels: Tensor, *, k: int) -> Tensor:
     return (logits.topk(k, dim=1).indices == labels[:, None]).any(dim=1)
 
 
-def _judge(logits: Tensor, targets: Tensor, *, kind: LabelKind) -> Tensor:
+def judge(logits: Tensor, targets: Tensor, *, kind: LabelKind) -> Tensor:
     """What all metrics are computed from: a row an image, float64, of its loss and
 
     - for multi-label data: the answer to every label, then the probability of every label; 1 + 2 C columns;
@@ -165,7 +168,7 @@ def _judge(logits: Tensor, targets: Tensor, *, kind: LabelKind) -> Tensor:
 
 
 def _class_metrics(found: np.ndarray, *, num_classes: int) -> dict[str, float]:
-    """Metrics of the rows of `_judge`. The diagonal and the sums of the confusion matrix are all they need."""
+    """Metrics of the rows of `judge`. The diagonal and the sums of the confusion matrix are all they need."""
     labels, predicted = found[:, 1].astype(np.int64), found[:, 2].astype(np.int64)
     right = labels == predicted
     support = np.bincount(labels, minlength=num_classes)

@@ -92,7 +92,7 @@ def load_model(folder: Path, *, device: torch.device) -> ExportedModel:
         raise CheckpointError(
             f"{folder}: no model here ({DESCRIPTION} is missing); a run has one once it has finished"
         ) from error
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: not a model description ({error})") from error
     model = build_model(config, num_classes=len(names), in_chans=in_chans, image_size=spec.size)
     try:

@@ -22,7 +22,7 @@ from trainables.metric_names import LabelKind
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # Below it (1 - p) ** gamma has no usable slope in float32; it stands where p has been rounded to 1.
-_SMALLEST_MISS = 1e-7
+SMALLEST_MISS = 1e-7
 
 
 def build_loss(config: Hyperparameters, *, labels: np.ndarray, num_classes: int, device: torch.device) -> Loss:
@@ -110,7 +110,7 @@ def focal_sum(
     shares = _shares(targets, like=log_p)
     terms = _smoothed(shares, label_smoothing, towards=1 / shares.shape[1])
     terms = terms if weights is None else terms * weights
-    miss = (-torch.expm1(log_p)).clamp_min(_SMALLEST_MISS)
+    miss = (-torch.expm1(log_p)).clamp_min(SMALLEST_MISS)
     return -(terms * miss.pow(gamma) * log_p).sum()
 
 

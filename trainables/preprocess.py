@@ -28,6 +28,7 @@ class Preprocess:
         device: torch.device,
     ) -> None:
         self.size = size
+        self.in_chans = len(mean)
         self._size = (size, size)
         self._given = (mean, std, device)
         self._interpolation = interpolation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import ray.train
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainables.gradients import sum_gradients
-from trainables.runtime import LocalRuntime, MetricValue
+from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 
 
 class TuneRuntime(LocalRuntime):
@@ -28,16 +28,23 @@ class TuneRuntime(LocalRuntime):
         ray.tune.report({**metrics, "done": last})
 
 
-class TrainRuntime:
-    """One worker of a Ray Train group, in which Ray has set up `torch.distributed`."""
+class GroupRuntime:
+    """One worker of a Ray Train group, in which Ray has set up `torch.distributed`.
 
-    def __init__(self, *, trial_dir: Path, num_threads: int) -> None:
+    Args:
+        decide: called on rank 0 with an epoch's metrics; whether the trial goes on.
+    """
+
+    def __init__(
+        self, *, trial_dir: Path, num_threads: int, decide: Callable[[Mapping[str, MetricValue]], bool]
+    ) -> None:
         context = ray.train.get_context()
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
         self.trial_dir: Path | None = trial_dir
         self.num_threads: int | None = num_threads
+        self._decide = decide
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         if self.world_size > 1:
@@ -50,5 +57,8 @@ class TrainRuntime:
             sum_gradients(parameters)
 
     def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
-        del last  # the end of the training function says it
-        ray.train.report(dict(metrics))
+        goes_on = torch.zeros(1, device=self.device)
+        if self.rank == 0:
+            goes_on += self._decide({**metrics, "done": last})
+        if not self.sum_over_ranks(goes_on).item():
+            raise StopTrial

@@ -12,6 +12,10 @@ from torch import Tensor
 MetricValue = float | int
 
 
+class StopTrial(Exception):  # noqa: N818 (nothing has gone wrong)
+    """Raised by `Runtime.report` to end the trial that reports."""
+
+
 class Runtime(Protocol):
     """What `train` may ask of its surroundings; one worker process sees one runtime.
 
@@ -42,6 +46,8 @@ class Runtime(Protocol):
 
     def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
         """Hands an epoch's metrics on; every rank calls it. It may not return: the scheduler may end the trial here.
+
+        Where several trials train in one process it raises `StopTrial` for that, which ends this one alone.
 
         Args:
             last: whether the trial ends with this epoch of its own accord.

@@ -129,7 +129,7 @@ class Stepper:
                 total = total + self.auxiliary_weight * self.loss(extra, targets)
             # Gradients are summed over micro-batches and ranks: together they are the mean over the global batch.
             self.precision.backward(total / batch.global_size)
-            sums += _sums(loss, logits, targets, kind=self.kind)
+            sums += step_sums(loss, logits, targets, kind=self.kind)
         return sums
 
     def _on_any_rank(self, failed: bool) -> bool:
@@ -162,7 +162,7 @@ class Stepper:
 
 
 @torch.no_grad()
-def _sums(loss: Tensor, logits: Tensor, targets: Tensor, *, kind: LabelKind) -> Tensor:
+def step_sums(loss: Tensor, logits: Tensor, targets: Tensor, *, kind: LabelKind) -> Tensor:
     """Loss, correct and number of images, (3,) float64; of mixed images the larger part decides what is correct."""
     if kind == "multilabel":
         correct = ((logits > 0) == (targets > 0.5)).all(dim=1).sum()

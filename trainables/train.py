@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -26,7 +27,8 @@ def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
     """Trains one trial from its last checkpoint, or from the start, to `max_epochs` or until `patience` is used up.
 
     After every epoch the state is saved first and reported second, so an epoch that was reported is never lost; on
-    resume the epochs already done are reported again, since their reports may have been.
+    resume the epochs already done are reported again, since their reports may have been. A damaged checkpoint is passed
+    over: the trial goes on from the one before, or begins anew, and says so in `recovery.txt`.
 
     Returns:
         The metrics of the last epoch; among them `score`, the best value of `config.metric` so far, and `best_epoch`.
@@ -35,7 +37,7 @@ def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
     Raises:
         DivergedError: if a loss becomes NaN or infinite.
         OutOfMemoryError: if not even one image at a time fits into memory.
-        CheckpointError: if the checkpoint in `runtime.trial_dir` is damaged or another trial's.
+        CheckpointError: if the checkpoint in `runtime.trial_dir` is another trial's.
         ConfigError, DataError, ModelError: if the trial cannot be set up as configured.
     """
     trial = start_trial(config, runtime)
@@ -57,21 +59,37 @@ def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
 
 def train_one_epoch(trial: TrialState, *, epoch: int) -> EpochMetrics:
     """One pass over the training split; loss and accuracy are of the images as they were varied and mixed."""
-    config, runtime, stepper, batches = trial.config, trial.runtime, trial.stepper, trial.train_batches
+    config, runtime, stepper = trial.config, trial.runtime, trial.stepper
     trial.start_epoch(epoch)
     train_mode(trial.model)
     # Keyed by epoch, so the epoch number is all of the random state that a resume needs.
     torch.manual_seed(stream_seed(config.seed, Stream.MODEL, epoch, runtime.rank))
     sums = torch.zeros(3, dtype=torch.float64, device=runtime.device)
     started = time.perf_counter()
-    for step, batch in enumerate(batches.epoch(epoch)):
-        moment = epoch + (step + 0.5) / batches.num_steps(epoch)
-        set_lr(stepper.optimizer, config.lr * lr_factor(moment, config, trial.history))
+    for step, batch in enumerate(trial.train_batches.epoch(epoch)):
+        set_lr_of_step(trial, epoch=epoch, step=step)
         sums += stepper.step(batch)
         if trial.ema is not None:
             trial.ema.update(trial.model)
-    loss, correct, count = runtime.sum_over_ranks(sums).tolist()
-    seconds = time.perf_counter() - started
+    totals = runtime.sum_over_ranks(sums).tolist()
+    return epoch_metrics(trial, totals, epoch=epoch, seconds=time.perf_counter() - started)
+
+
+def set_lr_of_step(trial: TrialState, *, epoch: int, step: int) -> None:
+    """Sets the learning rate of the middle of a step; epoch and step are counted from 0."""
+    config = trial.config
+    moment = epoch + (step + 0.5) / trial.train_batches.num_steps(epoch)
+    set_lr(trial.stepper.optimizer, config.lr * lr_factor(moment, config, trial.history))
+
+
+def epoch_metrics(trial: TrialState, totals: Sequence[float], *, epoch: int, seconds: float) -> EpochMetrics:
+    """What is told of an epoch of training, counted from 0.
+
+    Args:
+        totals: loss, correctly classified, images, each summed over the epoch.
+    """
+    loss, correct, count = totals
+    stepper = trial.stepper
     return {
         "epoch": epoch + 1,
         "train_loss": loss / count,
@@ -97,6 +115,7 @@ def keep(trial: TrialState, metrics: EpochMetrics) -> None:
 
     Raises:
         DivergedError: if a loss of the epoch is NaN or infinite; nothing of that epoch is saved.
+        SupersededError: if another process trains the trial by now.
     """
     for name in {"train_loss", "val_loss"} & metrics.keys():
         if not math.isfinite(metrics[name]):
@@ -109,13 +128,14 @@ def keep(trial: TrialState, metrics: EpochMetrics) -> None:
         metrics["score"] = metrics[trial.config.metric] if is_best else trial.history[-1]["score"]
     metrics["best_epoch"] = metrics["epoch"] if is_best else trial.history[-1]["best_epoch"]
     trial.history.append(metrics)
-    if trial.runtime.rank != 0 or trial.runtime.trial_dir is None:
+    if trial.attempt is None or trial.runtime.trial_dir is None:
         return
+    trial.attempt.require()
     files = TrialFiles(trial.runtime.trial_dir)
     if is_best:
         weights = trial.kept_model.state_dict()
         save_weights(files.best_weights, weights, metadata={"epoch": str(int(metrics["epoch"]))})
-    save_checkpoint(files.checkpoint, snapshot(trial))
+    save_checkpoint(files, snapshot(trial))
 
 
 def _average_statistics(trial: TrialState) -> None:

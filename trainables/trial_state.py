@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.augment import build_augment
 from trainables.batches import Batch, EvalBatches, TrainBatches
-from trainables.checkpoint import TrialFiles, load_checkpoint
+from trainables.checkpoint import Attempt, TrialFiles, newest_checkpoint
 from trainables.config import DataConfig, SplitConfig, TrialConfig
 from trainables.data import ImageData, load_data
 from trainables.ema import Ema
@@ -44,6 +44,7 @@ class TrialState:
         stages: parameter names from the input to the classifier, the unit of freezing.
         ema: the averaged weights, where they are wanted: these are validated and kept.
         history: the metrics of all finished epochs.
+        attempt: the right to write files; of rank 0, where there are any.
     """
 
     config: TrialConfig
@@ -57,6 +58,7 @@ class TrialState:
     train_batches: TrainBatches
     val_batches: EvalBatches
     history: list[EpochMetrics] = field(default_factory=list)
+    attempt: Attempt | None = None
 
     @property
     def kept_model(self) -> nn.Module:
@@ -130,6 +132,8 @@ def start_trial(config: TrialConfig, runtime: Runtime) -> TrialState:
             num_threads=runtime.num_threads or 1,
         ),
     )
+    if runtime.rank == 0 and runtime.trial_dir is not None:
+        trial.attempt = Attempt(TrialFiles(runtime.trial_dir))  # first: what is read now stays the newest
     if not restore(trial):
         stepper.fit_micro_batch(_blank_batch(data, share, device=runtime.device))
     return trial
@@ -170,30 +174,54 @@ def snapshot(trial: TrialState) -> dict[str, Any]:
     }
     if is_over(trial.config, trial.history):
         return state
-    return state | {
-        "model": trial.model.state_dict(),
-        "optimizer": trial.stepper.optimizer.state_dict(),
-        "scaler": trial.stepper.precision.scaler.state_dict(),
-        "ema": None if trial.ema is None else trial.ema.state_dict(),
-        "micro_batch_size": trial.stepper.micro_batch_size,
-    }
+    own: dict[str, Any] = _without_neighbours(
+        {
+            "model": trial.model.state_dict(),
+            "optimizer": trial.stepper.optimizer.state_dict(),
+            "scaler": trial.stepper.precision.scaler.state_dict(),
+            "ema": None if trial.ema is None else trial.ema.state_dict(),
+            "micro_batch_size": trial.stepper.micro_batch_size,
+        }
+    )
+    return state | own
+
+
+def _without_neighbours(state: Any) -> Any:
+    """The same with copies of tensors that are parts of a larger piece of memory, which `torch.save` writes whole."""
+    if isinstance(state, Mapping):
+        return {key: _without_neighbours(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_without_neighbours(value) for value in state]
+    if isinstance(state, Tensor) and state.untyped_storage().nbytes() > state.numel() * state.element_size():
+        return state.clone()
+    return state
 
 
 def restore(trial: TrialState) -> bool:
-    """Loads the trial's checkpoint; whether there is one.
+    """Loads the trial's newest checkpoint that is sound; whether there is one.
 
     Raises:
-        CheckpointError: if it is damaged or was written under another configuration.
+        CheckpointError: if it was written under another configuration, or the workers do not read the same.
     """
-    if trial.runtime.trial_dir is None:
+    runtime = trial.runtime
+    if runtime.trial_dir is None:
         return False
-    path = TrialFiles(trial.runtime.trial_dir).checkpoint
-    state = load_checkpoint(path, device=trial.runtime.device)
+    files = TrialFiles(runtime.trial_dir)
+    state, damaged = newest_checkpoint(files, device=runtime.device)
+    epoch = 0 if state is None else int(state["epoch"])
+    if damaged and runtime.rank == 0:
+        with files.recovery.open("a", encoding="utf-8") as told:
+            told.writelines(f"{line}; went on from epoch {epoch}\n" for line in damaged)
+    if runtime.sum_over_ranks(torch.tensor(float(epoch), device=runtime.device)).item() != epoch * runtime.world_size:
+        raise CheckpointError(
+            f"{files.checkpoint}: the workers read different checkpoints (this one epoch {epoch}); the folder of "
+            "results must be the same for all nodes"
+        )
     if state is None:
         return False
     if state["config_digest"] != config_digest(trial.config):
         raise CheckpointError(
-            f"{path}: written under another configuration of this trial; delete it to train the trial anew"
+            f"{files.checkpoint}: written under another configuration of this trial; delete it to train the trial anew"
         )
     trial.history = state["history"]
     if "model" in state:

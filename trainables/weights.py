@@ -126,7 +126,7 @@ def read_weights(file: Path) -> State:
     try:
         with torch.device("cpu"):
             found = load_state_dict(str(file), device="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:  # what a reader of changed bytes raises may be anything: struct.error, IndexError, ...
         raise ModelError(
             f"weights: {file} cannot be read as weights ({first_line(error)}); it may be damaged, or hold more than "
             "tensors: save a state dictionary, torch.save(model.state_dict(), PATH)"
@@ -204,7 +204,7 @@ def _run_weights(path: str, folder: Path, *, arch: str) -> StartingWeights:
         description = json.loads(file.read_text(encoding="utf-8"))
         trained, _ = str(description["trial"]["arch"]), description["class_names"]
         _ = {key: description["input"][key] for key in ("size", "mean", "std", "interpolation")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"weights: {file} does not describe a model ({first_line(error)}); name a weights file") from (
             error
         )

@@ -188,14 +188,6 @@ def test_another_configuration_does_not_take_over_a_checkpoint(tmp_path: Path) -
         train(config(max_epochs=1, lr=1e-4), LocalRuntime(trial_dir=tmp_path, num_threads=1))
 
 
-def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    train(config(max_epochs=1), LocalRuntime(trial_dir=tmp_path, num_threads=1))
-    path = TrialFiles(tmp_path).checkpoint
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=rf"{path.name}: the checkpoint cannot be read .*; delete it"):
-        train(config(max_epochs=1), LocalRuntime(trial_dir=tmp_path, num_threads=1))
-
-
 def test_fp16_on_the_cpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
         train(config(precision="fp16"), LocalRuntime())
