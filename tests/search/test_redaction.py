@@ -1,0 +1,94 @@
+"""Secrets never reach a run's files: not by the command line, not by the text of an error."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.redaction import redacted
+
+_HF, _AWS = "hf_" + "aB3" * 10, "AKIA" + "ABCD1234" * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "search.run x.yaml --address http://me:pa55word@head:8265",
+            "search.run x.yaml --address http://***@head:8265",
+        ),
+        ("redis://:hunter2hunter2@vistune-redis:6379/0", "redis://***@vistune-redis:6379/0"),
+        ("--token abcdef --name first", "--token *** --name first"),
+        ("RAY_AUTH_TOKEN=0123abc python -m x", "RAY_AUTH_TOKEN=*** python -m x"),
+        ('{"api_key": "0123abc", "lr": 0.1}', '{"api_key": "***", "lr": 0.1}'),
+        ("GET /x?X-Amz-Signature=00ff&part=1", "GET /x?X-Amz-Signature=***&part=1"),
+        ("Authorization: Bearer eyJhbGciOi.J9", "Authorization: Bearer ***"),
+        (f"401 for {_HF} at hub", "401 for *** at hub"),
+        (f"key {_AWS}", "key ***"),
+        ("AWS_SECRET_ACCESS_KEY='abc/def'", "AWS_SECRET_ACCESS_KEY='***'"),
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(text: str, told: str) -> None:
+    assert redacted(text, environment={}) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python -m search.run spaces/small_dataset.yaml -o space.lr=0.001 --name first",
+        "results/tokens/a@b: the image cannot be read",
+        "http://127.0.0.1:8265 and ray://head:10001",
+        "space.arch: unknown architecture, found 'vit_tiny_patch16_224'; write one of resnet18, cnn",
+        "trial 3: tokenizer=bert keyboard=us monkey=1",
+        "2026-01-02 03:04:05 epoch 3 of 9",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redacted(text, environment={"HOME": "/home/me", "RAY_AUTH_TOKEN_PATH": "/home/me/.ray/auth_token"}) == text
+
+
+def test_values_of_secret_variables_are_hidden_wherever_they_stand() -> None:
+    environment = {
+        "RAY_AUTH_TOKEN": "correct horse",
+        "WANDB_API_KEY": "c0ffee" * 3,
+        "SHORT_TOKEN": "abc",
+        "LANG": "de_DE",
+    }
+    text = f"abc de_DE (correct horse) {'c0ffee' * 3}/x"
+    assert redacted(text, environment=environment) == "abc de_DE (***) ***/x"
+
+
+def test_the_command_of_a_run_is_kept_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.config import SearchConfig
+    from search.preflight import check_search, describe_run
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "correct-horse-battery")
+    monkeypatch.setattr(sys, "argv", ["run.py", "x.yaml", "--address", "http://me:secret@h:1", "correct-horse-battery"])
+    config = SearchConfig.model_validate(
+        {"task": {"data": {"name": "digits"}}, "space": {"arch": "small_cnn"}, "scheduler": {"max_epochs": 1},
+         "budget": {"trials": 1}}
+    )  # fmt: skip
+    command = describe_run(config, check_search(config))["command"]
+    assert command == "run.py x.yaml --address http://***@h:1 ***"
+
+
+def test_the_cause_of_a_failed_trial_is_told_without_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The text of a library's error may hold the address that it called."""
+    import ray.tune
+
+    from search.launch import FAILURE, TrialTask, report_failure_of
+
+    monkeypatch.setenv("HF_TOKEN", "correct-horse-battery")
+    reported: list[dict[str, object]] = []
+    monkeypatch.setattr(ray.tune, "report", reported.append)
+
+    def body() -> None:
+        raise OSError("no answer from https://me:secret@hub/x?token=abc, asked with correct-horse-battery")
+
+    report_failure_of(body, TrialTask(number=0, trial={}, trial_dir=str(tmp_path), num_threads=1))
+    assert reported[0][FAILURE] == "no answer from https://***@hub/x?token=***, asked with ***"
+    told = (tmp_path / "failure.txt").read_text()
+    assert "OSError: no answer from https://***@hub" in told
+    assert "correct-horse" not in told

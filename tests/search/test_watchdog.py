@@ -1,0 +1,30 @@
+"""How long a trial may say nothing, where nobody has said how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from search.resources_config import ResourcesConfig
+from search.schedulers import FullScheduler
+from search.watchdog import Watchdog, _Watched
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("hang_timeout", "own_epoch_s", "longest_epoch_s", "limit_s"),
+    [
+        ("90s", None, 0.0, 90.0),
+        ("90s", 1000.0, 1000.0, 90.0),  # what a person says holds, whatever epochs take
+        (None, 1.0, 1.0, HOUR / 2),
+        (None, 600.0, 900.0, 12_000.0),
+        (None, None, 0.0, 6 * HOUR),  # data may have to be read first, or a large network compiled
+        (None, None, 2 * HOUR, 40 * HOUR),
+    ],
+)
+def test_the_limit_follows_from_the_epochs(
+    hang_timeout: str | None, own_epoch_s: float | None, longest_epoch_s: float, limit_s: float
+) -> None:
+    watchdog = Watchdog(FullScheduler(metric="val_top1"), ResourcesConfig(hang_timeout=hang_timeout))
+    watchdog._longest_s = longest_epoch_s
+    assert watchdog._limit_of(_Watched(trial=None, since=0.0, longest_s=own_epoch_s)) == limit_s
