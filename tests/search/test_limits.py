@@ -53,10 +53,10 @@ def test_a_refused_candidate_is_a_constraint_violation_and_takes_no_trial(tmp_pa
     config = load_search(write_space(tmp_path, space={**TINY["space"], "batch_size": 64}))
     store = open_study(config, RunPaths(tmp_path / "run"))
 
-    def limit(params: Any) -> str | None:
-        return "latency_ms 9 is above the limit 3" if params["lr"] > 2e-3 else None
+    def measure(params: Any) -> dict[str, float]:
+        return {"latency_ms": 9 if params["lr"] > 2e-3 else 3}
 
-    proposals = Proposals(store, config.search_space, seed=0, limit=limit)
+    proposals = Proposals(store, config.search_space, seed=0, measure=measure, limits={"latency_ms": 3})
     proposed = [proposals.next() for _ in range(6)]
     assert all(each is not None and each.params["lr"] <= 2e-3 for each in proposed)
     refused = [trial for trial in store.trials() if "not_run" in trial.user_attrs]
@@ -69,7 +69,8 @@ def test_proposals_end_where_nothing_keeps_to_the_limits(tmp_path: Path) -> None
     config = load_search(write_space(tmp_path, space={"arch": "small_cnn", "batch_size": TINY["space"]["batch_size"]}))
     store = open_study(config, RunPaths(tmp_path / "run"))
     space = Space(config.space)
-    assert Proposals(store, space, seed=0, limit=lambda _: "model_mib 9 is above the limit 3").next() is None
+    limits = {"model_mib": 3.0}
+    assert Proposals(store, space, seed=0, measure=lambda _: {"model_mib": 9.0}, limits=limits).next() is None
 
 
 def test_a_search_in_which_nothing_can_keep_to_them_is_refused(tmp_path: Path) -> None:
