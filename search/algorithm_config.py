@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from search.rungs import rung_epochs
-from search.scalars import StrictFloat, StrictInt
+from search.scalars import StrictBool, StrictFloat, StrictInt
 from trainables.fidelity import Fidelity, FidelityName
 from trainables.hyperparameters import Frozen
 
@@ -21,16 +21,21 @@ class SamplerConfig(Frozen):
     """Who proposes the next trial."""
 
     name: SamplerName = Field(
-        default="tpe",
-        description="tpe learns from finished trials (arXiv:2304.11127), conditional parameters included; gp is a "
-        "Gaussian process, good for few trials; cmaes adapts a normal distribution over the numeric parameters; qmc "
-        "fills the space evenly (Sobol); nsga2 and nsga3 are genetic; random draws; grid runs every combination of a "
-        "finite space in order; forest (extremely randomised trees) predicts the final score from the curves of all "
-        "trials, stopped and running ones included.",
+        default="forest",
+        description="forest (extremely randomised trees) predicts the final score from the curves of all trials, "
+        "stopped and running ones included; tpe learns from finished trials (arXiv:2304.11127); gp is a Gaussian "
+        "process, good for few trials; cmaes adapts a normal distribution over the numeric parameters; qmc fills the "
+        "space evenly (Sobol); nsga2 and nsga3 are genetic; random draws; grid runs every combination of a finite "
+        "space in order.",
     )
     seed: StrictInt = Field(default=0, ge=0, le=_MAX_SEED, description="Seed of the proposals and of the trials.")
     startup_trials: StrictInt = Field(
-        default=10, ge=0, description="Random trials before tpe, gp, cmaes or forest begins to learn."
+        default=10, ge=0, description="Random trials before forest, tpe, gp or cmaes begins to learn."
+    )
+    cost_aware: StrictBool = Field(
+        default=False,
+        description="Whether forest weighs the time that a trial is predicted to take: of promising trials it prefers "
+        "those with the most to gain per second.",
     )
     population_size: StrictInt = Field(default=20, ge=2, description="Trials of one generation of nsga2 and nsga3.")
 

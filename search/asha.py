@@ -3,70 +3,93 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 
-from search.ledger import TrialRecord, best_until
+from search.dominance import Losses, ranked
+from search.ledger import TrialRecord
 from search.rungs import rung_epochs
 from search.schedulers import Decision, FullScheduler
-from trainables.metric_names import is_better
 
 
 class Rung:
-    """The scores that trials had when they reached one epoch."""
+    """What trials were compared by when they reached one epoch."""
 
-    def __init__(self, epoch: int, *, metric: str, reduction_factor: int) -> None:
+    def __init__(self, epoch: int, *, reduction_factor: int) -> None:
         self.epoch = epoch
-        self.scores: dict[int, float] = {}
-        self._metric = metric
+        self.points: dict[int, Losses] = {}  # only `add` changes them
+        self._sorted: list[float] = []  # the first loss of all, so that a decision does not look at each
         self._reduction_factor = reduction_factor
 
-    def admits(self, number: int, score: float) -> bool:
-        """Records a trial's score and says whether it is among the best 1 / reduction_factor so far.
+    def admits(self, number: int, losses: Losses) -> bool:
+        """Records a trial and says whether it is among the best 1 / reduction_factor so far.
 
         The first to arrive is. Of equal scores the earlier keeps its place: on small validation splits many trials
         tie, and letting all of them go on would spend the budget on what cannot be told apart.
         """
-        self.scores.pop(number, None)
-        ahead = sum(not is_better(score, other, metric=self._metric) for other in self.scores.values())
-        self.scores[number] = score
-        return ahead < math.ceil(len(self.scores) / self._reduction_factor)
+        ahead = self.add(number, losses)
+        if len(losses) > 1:
+            ahead = ranked(self.points).index(number)
+        return ahead < math.ceil(len(self.points) / self._reduction_factor)
+
+    def add(self, number: int, losses: Losses) -> int:
+        """Records a trial; how many have a first loss that is as low or lower, its own former one left out."""
+        before = self.points.pop(number, None)
+        if before is not None:
+            del self._sorted[bisect_left(self._sorted, before[0])]
+        place = bisect_right(self._sorted, losses[0])
+        self._sorted.insert(place, losses[0])
+        self.points[number] = losses
+        return place
 
 
 class Bracket:
     """Rungs that trials climb together."""
 
-    def __init__(self, epochs: Sequence[int], *, metric: str, reduction_factor: int) -> None:
-        self.rungs = {epoch: Rung(epoch, metric=metric, reduction_factor=reduction_factor) for epoch in epochs}
-        self._metric = metric
+    def __init__(self, epochs: Sequence[int], *, reduction_factor: int) -> None:
+        self.rungs = {epoch: Rung(epoch, reduction_factor=reduction_factor) for epoch in epochs}
 
-    def decide(self, number: int, *, epoch: int, score: float) -> Decision:
+    def decide(self, number: int, *, epoch: int, losses: Losses) -> Decision:
         """Stops a trial at a rung where it is not among the best."""
         rung = self.rungs.get(epoch)
-        return Decision.GO_ON if rung is None or rung.admits(number, score) else Decision.STOP
+        return Decision.GO_ON if rung is None or rung.admits(number, losses) else Decision.STOP
 
-    def replay(self, record: TrialRecord) -> None:
-        """Fills the rungs that a trial reached in an earlier session."""
+    def replay(self, number: int, losses: Mapping[int, Losses]) -> None:
+        """Fills the rungs that a trial reached in an earlier session.
+
+        Args:
+            losses: by epoch that it reached.
+        """
         for epoch, rung in self.rungs.items():
-            if epoch in record.curve:
-                rung.scores[record.number] = best_until(record, epoch, metric=self._metric)
+            if epoch in losses:
+                rung.add(number, losses[epoch])
 
 
 class AshaScheduler(FullScheduler):
     """ASHA, stopping form: at each rung a trial goes on only if it is among the best there so far.
 
     The score at a rung is the best validation value up to that epoch, which is also what a trial is finally ranked by.
+    With several objectives the best are those that `search.dominance.ranked` puts first.
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
     """
 
-    def __init__(self, *, metric: str, grace_period: int, reduction_factor: int, max_epochs: int) -> None:
-        super().__init__(metric=metric)
+    def __init__(
+        self,
+        *,
+        metric: str,
+        objectives: Sequence[str] = (),
+        grace_period: int,
+        reduction_factor: int,
+        max_epochs: int,
+    ) -> None:
+        super().__init__(metric=metric, objectives=objectives)
         epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
-        self.bracket = Bracket(epochs, metric=metric, reduction_factor=reduction_factor)
+        self.bracket = Bracket(epochs, reduction_factor=reduction_factor)
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del value
-        return self.bracket.decide(number, epoch=epoch, score=score)
+        return self.bracket.decide(number, epoch=epoch, losses=self._losses(number, score))
 
     def _replay(self, record: TrialRecord) -> None:
-        self.bracket.replay(record)
+        self.bracket.replay(record.number, self._curve_losses(record))

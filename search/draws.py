@@ -1,4 +1,4 @@
-"""How is a trial drawn without Optuna? Uniformly in each domain, or at given values."""
+"""How is a trial drawn without Optuna? Uniformly in each domain, near given values, or at them."""
 
 from __future__ import annotations
 
@@ -39,6 +39,56 @@ class UniformDraw:
         """One of the choices."""
         del name
         return choices[self._rng.randrange(len(choices))]
+
+
+class NearDraw:
+    """Draws near given values, each parameter within a part of its domain; a `Suggester` too.
+
+    Args:
+        reach: the farthest that a number moves, as a part of its domain, in (0, 1].
+        anew: chance that a parameter is drawn from its whole domain, in [0, 1]; one without a given value always is.
+    """
+
+    def __init__(self, given: Mapping[str, Any], *, rng: random.Random, reach: float = 0.1, anew: float = 0.1) -> None:
+        self._given = given
+        self._rng = rng
+        self._reach = reach
+        self._anew = anew
+        self._uniform = UniformDraw(rng)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number in [low, high]."""
+        if self._is_drawn_anew(name):
+            return self._uniform.suggest_float(name, low, high, step=step, log=log)
+        moved = self._moved(float(self._given[name]), low, high, log=log)
+        if step is None:
+            return moved
+        return low + min(math.floor((high - low) / step + 1e-9), round((moved - low) / step)) * step
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number in [low, high]."""
+        if self._is_drawn_anew(name):
+            return self._uniform.suggest_int(name, low, high, step=step, log=log)
+        moved = self._moved(float(self._given[name]), low, high, log=log)
+        return low + min((high - low) // step, round((moved - low) / step)) * step
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """One of the choices."""
+        if self._is_drawn_anew(name):
+            return self._uniform.suggest_categorical(name, choices)
+        value: Scalar = self._given[name]
+        return value
+
+    def _is_drawn_anew(self, name: str) -> bool:
+        return name not in self._given or self._rng.random() < self._anew
+
+    def _moved(self, value: float, low: float, high: float, *, log: bool) -> float:
+        if log:
+            return math.exp(self._moved(math.log(value), math.log(low), math.log(high), log=False))
+        away = self._reach * (high - low)
+        return self._rng.uniform(max(low, value - away), min(high, value + away))
 
 
 class GivenDraw:

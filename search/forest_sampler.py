@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
-from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.draws import UniformDraw
+from search.draws import NearDraw, UniformDraw
+from search.forest_rows import Features, SeenTrials, Values, encoded, seconds_of
 from search.sampler_views import distributions_of
 from search.space import Space
+from search.trees import tree_predictions
 
-_NUM_TREES, _NUM_CANDIDATES = 50, 400
+_NUM_TREES = 10
 
-# Of a curve the forest is shown the epochs 1, 3, 9, ... and the last: those between them say little more.
-_EPOCH_FACTOR = 3
+# Rows that a tree learns from, drawn anew for each where there are more: a proposal takes no longer in the end than
+# after a thousand trials.
+_MOST_ROWS = 2_000
 
-# Where a number that a trial does not have lies, as seen from its domain, [0, 1].
-_ABSENT = -0.5
+# Candidates from the whole space, and near each of the best trials so far.
+_NUM_ANYWHERE, _NUM_NEAR, _NUM_BEST = 400, 40, 5
 
-Rows = NDArray[np.float32]
+# Of several objectives, the share of their sum beside the worst of them, so that no tie is left between what is equal
+# in the worst (the augmented Tchebycheff function of ParEGO).
+_SUM = 0.05
+
+# Part of the candidates that are good enough for their cost to decide between them.
+_PROMISING = 0.1
 
 
 class ForestSampler(BaseSampler):
@@ -38,23 +43,30 @@ class ForestSampler(BaseSampler):
     them, against which the good ones lose at the first rung. With the epoch among the features the few long curves say
     what the short ones come to. Running and paused trials count as well.
 
-    Thompson sampling: each of 400 random candidates is rated by a random tree of an ensemble of extremely randomised
-    trees on bootstrap samples, so that where trees disagree is explored.
+    Candidates are drawn from the whole space and near the best trials. As in Thompson sampling each is rated by a
+    random tree of an ensemble of extremely randomised trees on bootstrap samples, so that where trees disagree is
+    explored. With several objectives each proposal weighs them anew by chance, so that the proposals spread over the
+    front.
 
     Args:
         startup_trials: random trials until this many have reported an epoch.
+        cost_aware: prefer among the promising candidates the ones with the most to gain per predicted second.
 
     Source: Geurts et al., Extremely Randomized Trees, 2006, doi:10.1007/s10994-006-6226-1; forests as surrogates,
-    arXiv:2109.09831; candidates each rated by a random draw as in Salinas et al., arXiv:2305.03623.
+    arXiv:2109.09831; candidates each rated by a random draw as in Salinas et al., arXiv:2305.03623; candidates near the
+    best as in SMAC, doi:10.1007/978-3-642-25566-3_40; several objectives as in ParEGO, doi:10.1109/TEVC.2005.851274;
+    gain per second, arXiv:1206.2944.
     """
 
-    def __init__(self, space: Space, *, seed: int, startup_trials: int) -> None:
+    def __init__(self, space: Space, *, seed: int, startup_trials: int, cost_aware: bool = False) -> None:
         self._space = space
         self._whole = distributions_of(space)
         self._rng = random.Random(seed)
         self._seeds = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
         self._startup_trials = startup_trials
+        self._cost_aware = cost_aware
+        self._seen: SeenTrials | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         del study, trial
@@ -64,15 +76,19 @@ class ForestSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         del trial
-        told = [each for each in study._storage.get_all_trials(study._study_id, deepcopy=False) if _tells(each)]
+        if self._seen is None:
+            self._seen = SeenTrials(self._whole, direction=study.directions[0])
+        told = self._seen.look(study._storage.get_all_trials(study._study_id, deepcopy=False))
         if len(told) < max(1, self._startup_trials):
-            return self._candidate(search_space)
-        candidates = [self._candidate(search_space) for _ in range(_NUM_CANDIDATES)]
-        rows, scores = self._observations(told, sign=1.0 if study.direction is StudyDirection.MAXIMIZE else -1.0)
-        # Trees do not extrapolate: the last epoch that was seen stands for all later ones.
-        at_the_end = np.full((len(candidates), 1), rows[:, -1].max())
-        rated = np.hstack([[self._encoded(each) for each in candidates], at_the_end]).astype(np.float32)
-        return candidates[int(np.argmax(self._draws(rows, scores, rated)))]
+            return self._candidate(UniformDraw(self._rng), search_space)
+        seen = self._seen.curves()
+        seen_scores = -self._in_one(seen.losses)
+        candidates = self._candidates(_best(seen.params, seen_scores), search_space)
+        rows = encoded(candidates, self._whole)
+        scores = self._final_scores(seen.features, seen_scores, rows)
+        if self._cost_aware:
+            scores = self._gain_per_second(scores, told, rows)
+        return candidates[int(np.argmax(scores))]
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -80,78 +96,68 @@ class ForestSampler(BaseSampler):
         """A random value, of a parameter that the proposed values do not have."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def _candidate(self, search_space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-        drawn = self._space.suggest(UniformDraw(self._rng))
+    def _candidates(
+        self, best: Sequence[Mapping[str, Any]], search_space: Mapping[str, BaseDistribution]
+    ) -> list[dict[str, Any]]:
+        draws: list[UniformDraw | NearDraw] = [UniformDraw(self._rng)] * _NUM_ANYWHERE
+        for params in best:
+            draws += [NearDraw(params, rng=self._rng)] * _NUM_NEAR
+        return [self._candidate(draw, search_space) for draw in draws]
+
+    def _candidate(self, draw: UniformDraw | NearDraw, search_space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+        drawn = self._space.suggest(draw)
         return {name: drawn[name] for name in search_space if name in drawn}
 
-    def _draws(self, rows: Rows, scores: NDArray[np.float64], rated: Rows) -> NDArray[np.float64]:
-        """A plausible final score of each rated row: what a random tree says of it."""
-        from sklearn.ensemble import ExtraTreesRegressor  # takes a second, and only this sampler needs it
+    def _final_scores(self, features: Features, scores: Values, rows: Features) -> Values:
+        """A plausible final score of each candidate (N,), higher is better: what a random tree says of it.
 
-        seed = int(self._seeds.integers(2**31))
-        forest = ExtraTreesRegressor(_NUM_TREES, bootstrap=True, random_state=seed).fit(rows, scores)
-        trees = self._seeds.integers(_NUM_TREES, size=len(rated))
-        said = np.array([tree.tree_.predict(rated)[:, 0] for tree in forest.estimators_])
-        chosen: NDArray[np.float64] = said[trees, np.arange(len(rated))]
-        return chosen
-
-    def _observations(self, told: list[FrozenTrial], *, sign: float) -> tuple[Rows, NDArray[np.float64]]:
-        """Features (N, F + 1), the last of which is the logarithm of the epoch, and scores (N,), higher is better.
-
-        What is infeasible has the worst score of all, at the last epoch.
+        Args:
+            features: of what was seen, (S, F + 1).
+            scores: of the same, (S,).
+            rows: the candidates, (N, F).
         """
-        rows: list[list[float]] = []
-        scores: list[float] = []
-        infeasible: list[list[float]] = []
-        for trial in told:
-            features = self._encoded(trial.params)
-            if _is_infeasible(trial):
-                infeasible.append(features)
-                continue
-            for epoch, score in _scores_of(trial, sign=sign):
-                rows.append([*features, math.log(epoch)])
-                scores.append(score)
-        last = max((row[-1] for row in rows), default=0.0)
-        worst = min(scores, default=0.0)
-        rows += [[*features, last] for features in infeasible]
-        return np.array(rows, dtype=np.float32), np.array([*scores, *[worst] * len(infeasible)])
+        # Trees do not extrapolate: the last epoch that was seen stands for all later ones.
+        at_the_end = np.full((len(rows), 1), features[:, -1].max(), dtype=np.float32)
+        said = self._trees(features, scores, np.hstack([rows, at_the_end]))
+        rated: Values = said[self._seeds.integers(len(said), size=len(rows)), np.arange(len(rows))]
+        return rated
 
-    def _encoded(self, params: Mapping[str, Any]) -> list[float]:
-        """Parameters as numbers, (F,): a place for each category, and numbers by where they lie in their domain."""
-        return [part for name, each in self._whole.items() for part in _encoded(each, params.get(name))]
+    def _in_one(self, losses: Values) -> Values:
+        """Losses (N, O) as one (N,), by weights drawn for this proposal."""
+        if losses.shape[1] == 1:
+            return losses[:, 0]
+        low, high = losses.min(axis=0), losses.max(axis=0)
+        weighed = self._seeds.dirichlet(np.ones(losses.shape[1])) * (losses - low) / np.where(high > low, high - low, 1)
+        in_one: Values = weighed.max(axis=1) + _SUM * weighed.sum(axis=1)
+        return in_one
 
+    def _gain_per_second(self, scores: Values, told: Sequence[FrozenTrial], rows: Features) -> Values:
+        """By how much each candidate is better than all but a tenth, for a second of its predicted time."""
+        known, seconds = seconds_of(told, self._whole)
+        if len(known) < max(1, self._startup_trials):
+            return scores
+        predicted = self._trees(known, seconds, rows).mean(axis=0)
+        gain = np.maximum(0.0, scores - np.quantile(scores, 1 - _PROMISING))
+        per_second: Values = gain / np.exp(predicted)
+        return per_second if per_second.any() else scores
 
-def _tells(trial: FrozenTrial) -> bool:
-    if _is_infeasible(trial):
-        return True
-    return trial.state is not optuna.trial.TrialState.FAIL and any(
-        map(math.isfinite, trial.intermediate_values.values())
-    )
-
-
-def _is_infeasible(trial: FrozenTrial) -> bool:
-    return trial.state.is_finished() and any(value > 0 for value in trial.constraints.values())
+    def _trees(self, rows: Features, targets: Values, asked: Features) -> Values:
+        """What each tree says, (T, N)."""
+        seed = int(self._seeds.integers(2**31))
+        return tree_predictions(rows, targets, asked, num_trees=_NUM_TREES, most_rows=_MOST_ROWS, seed=seed)
 
 
-def _scores_of(trial: FrozenTrial, *, sign: float) -> list[tuple[int, float]]:
-    """The best score up to some epochs of a curve."""
-    best, found, due = -math.inf, [], 1
-    curve = sorted((epoch, value) for epoch, value in trial.intermediate_values.items() if math.isfinite(value))
-    for epoch, value in curve:
-        best = max(best, sign * value)
-        if epoch >= due or epoch == curve[-1][0]:
-            found.append((epoch, best))
-            due *= _EPOCH_FACTOR
+def _best(params: Sequence[Mapping[str, Any]], scores: Values) -> list[Mapping[str, Any]]:
+    """The parameters of the best trials, best first, each once.
+
+    Args:
+        params: of every row.
+        scores: of every row, (N,), higher is better.
+    """
+    found: list[Mapping[str, Any]] = []
+    for place in np.argsort(-scores, kind="stable"):
+        if params[place] not in found:
+            found.append(params[place])
+        if len(found) == _NUM_BEST:
+            break
     return found
-
-
-def _encoded(distribution: BaseDistribution, value: Any) -> list[float]:
-    if isinstance(distribution, CategoricalDistribution):
-        return [float(value is not None and choice == value) for choice in distribution.choices]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    if value is None:
-        return [_ABSENT]
-    low, high = float(distribution.low), float(distribution.high)
-    if distribution.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return [(value - low) / (high - low) if high > low else 0.0]

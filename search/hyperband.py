@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from search.asha import Bracket
 from search.ledger import TrialRecord
 from search.rungs import rung_epochs
@@ -31,12 +33,19 @@ class HyperbandScheduler(FullScheduler):
     Source: Li et al., Hyperband, arXiv:1603.06560; asynchronous brackets, arXiv:1810.05934 (section 3.3).
     """
 
-    def __init__(self, *, metric: str, grace_period: int, reduction_factor: int, max_epochs: int) -> None:
-        super().__init__(metric=metric)
+    def __init__(
+        self,
+        *,
+        metric: str,
+        objectives: Sequence[str] = (),
+        grace_period: int,
+        reduction_factor: int,
+        max_epochs: int,
+    ) -> None:
+        super().__init__(metric=metric, objectives=objectives)
         epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
         self.brackets = [
-            Bracket(epochs[lowest:], metric=metric, reduction_factor=reduction_factor)
-            for lowest in range(len(epochs) + 1)
+            Bracket(epochs[lowest:], reduction_factor=reduction_factor) for lowest in range(len(epochs) + 1)
         ]
         self._shares = bracket_shares(len(self.brackets), reduction_factor=reduction_factor)
         self._dealt = [0] * len(self.brackets)
@@ -47,6 +56,7 @@ class HyperbandScheduler(FullScheduler):
         return self._bracket_of[number]
 
     def add(self, record: TrialRecord) -> None:
+        super().add(record)
         if record.number in self._bracket_of:
             return
         total, position = sum(self._shares), len(self._bracket_of) + 1
@@ -58,7 +68,7 @@ class HyperbandScheduler(FullScheduler):
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del value
-        return self.brackets[self._bracket_of[number]].decide(number, epoch=epoch, score=score)
+        return self.brackets[self._bracket_of[number]].decide(number, epoch=epoch, losses=self._losses(number, score))
 
     def _replay(self, record: TrialRecord) -> None:
-        self.brackets[self._bracket_of[record.number]].replay(record)
+        self.brackets[self._bracket_of[record.number]].replay(record.number, self._curve_losses(record))

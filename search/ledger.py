@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from search.dominance import front_of
+from search.restarts import Restarts
 from trainables.metric_names import is_better
 
 # Unusable, score (lower is better), validation loss, number.
@@ -18,13 +21,16 @@ RankKey = tuple[bool, float, float, int]
 class Status(StrEnum):
     """Where a trial stands."""
 
-    WAITING = "waiting"  # proposed ahead, for the next actor that is free
+    WAITING = "waiting"  # for the next actor that is free: proposed ahead, or begun and interrupted
     RUNNING = "running"
     PAUSED = "paused"  # by the trial scheduler, which may have it continued later
     COMPLETED = "completed"
     STOPPED = "stopped"  # early, by the trial scheduler
     OUT_OF_BUDGET = "out of budget"  # was running when the search's budget ended
     FAILED = "failed"
+
+
+UNFINISHED = (Status.RUNNING, Status.WAITING, Status.PAUSED)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class TrialRecord:
         accounted: epochs whose times and losses are in the record. After a restart it may lack those of the last ones,
             which the study does not have; they come when the trial repeats its reports.
         lineage: for a trial that took over another's weights; its curve begins with the other's.
+        objectives: what its network costs, by name, where the search looks at that too; lower is better.
         cause: for a failed trial, the kind of failure; `message` says more.
+        restarts: how often its worker was lost and it went on from its checkpoint.
     """
 
     number: int
@@ -71,6 +79,8 @@ class TrialRecord:
     message: str | None = None
     accounted: int = 0
     lineage: Lineage | None = None
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    restarts: Restarts = field(default_factory=Restarts)
 
     @property
     def epochs(self) -> int:
@@ -86,6 +96,11 @@ class TrialRecord:
     def trained_epochs(self) -> int:
         """Epochs that it trained itself."""
         return max(0, self.epochs - self.inherited_epochs)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it has a score and did not fail."""
+        return self.score is not None and self.status is not Status.FAILED
 
     def with_epoch(self, metrics: Mapping[str, float], *, metric: str) -> TrialRecord:
         """The record after one more epoch; one that it has accounted for already leaves it as it is."""
@@ -112,6 +127,34 @@ class TrialRecord:
         )
 
 
+@dataclass
+class Totals:
+    """What all records of a search come to.
+
+    Attributes:
+        counts: trials by status.
+        epochs: that they have reached.
+        lost, preempted: how often one went on after a lost worker, and after a preemption.
+    """
+
+    counts: Counter[Status] = field(default_factory=Counter)
+    epochs: int = 0
+    lost: int = 0
+    preempted: int = 0
+
+    @property
+    def finished(self) -> int:
+        """Trials that have ended."""
+        return sum(count for status, count in self.counts.items() if status not in UNFINISHED)
+
+    def add(self, record: TrialRecord, *, sign: int = 1) -> None:
+        """Counts a record in; with a sign of -1 out again."""
+        self.counts[record.status] += sign
+        self.epochs += sign * record.epochs
+        self.lost += sign * record.restarts.lost
+        self.preempted += sign * record.restarts.preempted
+
+
 class Ledger:
     """All records of a search; the searcher writes, the live view reads from its own thread."""
 
@@ -119,17 +162,24 @@ class Ledger:
         self.metric = metric
         self._records: dict[int, TrialRecord] = {}
         self._lock = threading.Lock()
+        self._totals = Totals()
+        self._best: TrialRecord | None = None
 
     def put(self, record: TrialRecord) -> None:
         with self._lock:
+            before = self._records.get(record.number)
             self._records[record.number] = record
+            self._count(before, record)
+            self._compare(record)
 
     def get(self, number: int) -> TrialRecord:
         return self._records[number]
 
     def drop(self, number: int) -> None:
         with self._lock:
-            del self._records[number]
+            self._count(self._records.pop(number), None)
+            if self._best is not None and self._best.number == number:
+                self._best = self._find_best()
 
     def records(self) -> list[TrialRecord]:
         """All records, by trial number."""
@@ -138,8 +188,33 @@ class Ledger:
 
     def best(self) -> TrialRecord | None:
         """The leader among all that did not fail, running ones included."""
-        ranked = rank(self.records(), metric=self.metric)
-        return ranked[0] if ranked and ranked[0].score is not None else None
+        return self._best
+
+    @property
+    def totals(self) -> Totals:
+        """What the records come to, without a look at each: the live view asks several times a second."""
+        with self._lock:
+            return replace(self._totals, counts=Counter(self._totals.counts))
+
+    def _count(self, before: TrialRecord | None, after: TrialRecord | None) -> None:
+        if before is not None:
+            self._totals.add(before, sign=-1)
+        if after is not None:
+            self._totals.add(after)
+
+    def _compare(self, record: TrialRecord) -> None:
+        """Keeps the leader up to date; only where the leader itself fell back are all looked at."""
+        if self._best is not None and self._best.number == record.number:
+            behind = self._key(record) > self._key(self._best)
+            self._best = self._find_best() if behind else record
+        elif record.is_usable and (self._best is None or self._key(record) < self._key(self._best)):
+            self._best = record
+
+    def _find_best(self) -> TrialRecord | None:
+        return min((each for each in self._records.values() if each.is_usable), key=self._key, default=None)
+
+    def _key(self, record: TrialRecord) -> RankKey:
+        return rank_key(record, metric=self.metric)
 
 
 def rank(records: list[TrialRecord], *, metric: str) -> list[TrialRecord]:
@@ -156,6 +231,21 @@ def rank_key(record: TrialRecord, *, metric: str) -> RankKey:
     unusable = record.score is None or record.status is Status.FAILED
     score = 0.0 if record.score is None else sign * record.score
     return unusable, score, float("inf") if record.val_loss is None else record.val_loss, record.number
+
+
+def pareto_front(records: Iterable[TrialRecord], *, metric: str, objectives: Sequence[str]) -> list[int]:
+    """The trials that no other beats in the metric and all objectives together, by number.
+
+    Stopped trials count with the best score that they reached; failed ones and those without a score do not.
+    """
+    sign = -1.0 if is_better(1.0, 0.0, metric=metric) else 1.0
+    return front_of(
+        {
+            record.number: (sign * record.score, *(record.objectives[name] for name in objectives))
+            for record in records
+            if record.score is not None and record.status is not Status.FAILED
+        }
+    )
 
 
 def best_until(record: TrialRecord, epoch: int, *, metric: str) -> float:

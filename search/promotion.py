@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from search.ledger import Status, TrialRecord, best_until
+from collections.abc import Sequence
+
+from search.dominance import Losses, ranked
+from search.ledger import Status, TrialRecord
 from search.rungs import rung_epochs
-from search.schedulers import Continue, Decision, FullScheduler, Step, is_loss
+from search.schedulers import Continue, Decision, FullScheduler, Step
 
 
 class PromotionScheduler(FullScheduler):
@@ -14,6 +17,8 @@ class PromotionScheduler(FullScheduler):
     trial that fails keeps counting towards n where it had arrived, and gives its place to the next best. When no new
     trial will come, each rung sends on at least one: however few the trials, one is trained in full.
 
+    With several objectives the best are those that `search.dominance.ranked` puts first.
+
     Where a trial stands follows from its curve alone: one that ends at a rung waits there, a longer one was sent on.
 
     Source: Li et al., arXiv:1810.05934 (algorithm 2).
@@ -21,10 +26,18 @@ class PromotionScheduler(FullScheduler):
 
     pauses = True
 
-    def __init__(self, *, metric: str, grace_period: int, reduction_factor: int, max_epochs: int) -> None:
-        super().__init__(metric=metric)
+    def __init__(
+        self,
+        *,
+        metric: str,
+        objectives: Sequence[str] = (),
+        grace_period: int,
+        reduction_factor: int,
+        max_epochs: int,
+    ) -> None:
+        super().__init__(metric=metric, objectives=objectives)
         epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
-        self.rungs: dict[int, dict[int, float]] = {epoch: {} for epoch in epochs}
+        self.rungs: dict[int, dict[int, Losses]] = {epoch: {} for epoch in epochs}
         self._reduction_factor = reduction_factor
         self._waits_at: dict[int, int] = {}
         self._sent_on_from: dict[int, int] = {}
@@ -48,28 +61,30 @@ class PromotionScheduler(FullScheduler):
 
     def _best_of(self, epoch: int, *, closing: bool) -> list[int]:
         """The trials of a rung that may go on, or have gone."""
-        scores = self.rungs[epoch]
-        places = len(scores) // self._reduction_factor
-        sign = 1.0 if is_loss(self._ranked_by) else -1.0
-        sound = [number for number in scores if number not in self._failed]
-        ranked = sorted(sound, key=lambda number: (sign * scores[number], number))
-        return ranked[: max(1, places) if closing else places]
+        points = self.rungs[epoch]
+        places = len(points) // self._reduction_factor
+        sound = sorted(number for number in points if number not in self._failed)
+        return ranked({number: points[number] for number in sound})[: max(1, places) if closing else places]
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del value
         if epoch not in self.rungs or epoch <= self._sent_on_from.get(number, 0):
             return Decision.GO_ON
-        self.rungs[epoch][number] = score
+        self.rungs[epoch][number] = self._losses(number, score)
+        if number in self.spared:
+            self._sent_on_from[number] = epoch
+            return Decision.GO_ON
         self._waits_at[number] = epoch
         return Decision.PAUSE
 
     def _replay(self, record: TrialRecord) -> None:
-        for epoch, scores in self.rungs.items():
-            if epoch not in record.curve:
+        losses = self._curve_losses(record)
+        for epoch, points in self.rungs.items():
+            if epoch not in losses:
                 continue
-            scores[record.number] = best_until(record, epoch, metric=self._ranked_by)
+            points[record.number] = losses[epoch]
             if record.epochs > epoch:
                 self._sent_on_from[record.number] = epoch
-        if record.status is Status.RUNNING and record.epochs in self.rungs:
+        if record.status is Status.RUNNING and record.epochs in self.rungs and record.number not in self.spared:
             self._waits_at[record.number] = record.epochs
             self.paused.add(record.number)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.ledger import TrialRecord
+from search.limits import excess
 from search.space import Space
 from search.study import StudyStore
+from search.trial_attrs import OBJECTIVES
 
 # As many proposals in a row that are forbidden or were run before are refused, then a trial is drawn instead: a
 # sampler that likes best what cannot be run again would propose it for ever.
@@ -23,12 +26,13 @@ PROPOSALS_BEFORE_DRAWING = 8
 _CANDIDATES = 10_000
 
 
-Limit = Callable[[Mapping[str, Any]], str | None]
+Measure = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
 
-def no_limit(params: Mapping[str, Any]) -> None:
-    """Any trial may run."""
+def nothing_measured(params: Mapping[str, Any]) -> Mapping[str, float]:
+    """What a trial costs when nobody asks for it."""
     del params
+    return {}
 
 
 class Proposals:
@@ -36,30 +40,64 @@ class Proposals:
 
     Args:
         seed: of what is drawn where the sampler proposes nothing new.
-        limit: why parameters exceed what a trial may cost; None where they do not.
+        measure: what the network of a trial costs, by name.
+        limits: the most of it that a trial may cost.
+        objectives: what of it the study keeps with the trial.
     """
 
-    def __init__(self, store: StudyStore, space: Space, *, seed: int, limit: Limit = no_limit) -> None:
+    def __init__(
+        self,
+        store: StudyStore,
+        space: Space,
+        *,
+        seed: int,
+        measure: Measure = nothing_measured,
+        limits: Mapping[str, float] = MappingProxyType({}),
+        objectives: Sequence[str] = (),
+    ) -> None:
         self._store = store
         self._space = space
         self._seed = seed
-        self._limit = limit
-        self._seen: dict[tuple[Any, ...], int] = {}
+        self._measure = measure
+        self._limits = limits
+        self._objectives = tuple(objectives)
+        self._seen: dict[tuple[Any, ...], str] = {}
+        self._again: set[tuple[Any, ...]] = set()
         self._exhausted = False
 
     def withdraw_half_made(self) -> None:
         """Closes what a driver was proposing when it was killed; a recipe among them is proposed again."""
         for trial in self._store.trials():
-            if trial.state is TrialState.RUNNING and self._space.contains(trial.params) is not None:
+            unmeasured = not set(self._objectives) <= set(trial.user_attrs.get(OBJECTIVES, {}))
+            if trial.state is TrialState.RUNNING and (unmeasured or self._space.contains(trial.params) is not None):
                 self._propose_again(trial)
 
     def know(self, record: TrialRecord) -> None:
         """Keeps a trial of an earlier session from being proposed again."""
-        self._seen[self._key(record.params)] = record.number
+        self._seen[self._key(record.params)] = f"trial {record.number}"
+
+    def know_earlier(self) -> None:
+        """Keeps trials of earlier runs from being run again, apart from those that are to be.
+
+        Their scores are known, and hold here. Only a trial of this run can be its winner, so the best of them are run
+        again first, and a starting point that a person wrote is run whatever is known of it.
+        """
+        known = self._store.known_params()
+        self._again = {self._key(params) for params, _, again in known if again}
+        for params, name, _ in known:
+            if self._key(params) not in self._again:
+                self._seen[self._key(params)] = name
+
+    def is_known(self, params: Mapping[str, Any]) -> bool:
+        """Whether a trial is one of an earlier run that is run again."""
+        return self._key(params) in self._again
 
     def next(self) -> TrialRecord | None:
         """A new trial that no other equals and that is not forbidden; None when there are no more."""
-        proposed = None if self._exhausted else self._propose()
+        if self._exhausted:
+            return None
+        with self._store.batch():
+            proposed = self._propose()
         self._exhausted = proposed is None
         return proposed
 
@@ -77,8 +115,17 @@ class Proposals:
                     return None
                 self._store.study.enqueue_trial(drawn)
             number, params = self._ask()
-        self._seen[self._key(params)] = number
-        return TrialRecord(number=number, params=params)
+        self._seen[self._key(params)] = f"trial {number}"
+        objectives = self._objectives_of(params)
+        if objectives:
+            self._store.measured(number, objectives)
+        return TrialRecord(number=number, params=params, objectives=objectives)
+
+    def _objectives_of(self, params: Mapping[str, Any]) -> dict[str, float]:
+        if not self._objectives:
+            return {}
+        found = self._measure(params)
+        return {name: found[name] for name in self._objectives}
 
     def _propose_again(self, trial: FrozenTrial) -> None:
         recipe = trial.system_attrs.get("fixed_params")
@@ -93,8 +140,8 @@ class Proposals:
             return f"forbidden: {forbidden}"
         earlier = self._seen.get(self._key(params))
         if earlier is not None:
-            return f"same parameters as trial {earlier}"
-        over = self._limit(params)
+            return f"same parameters as {earlier}"
+        over = excess(self._measure(params), self._limits) if self._limits else None
         return None if over is None else f"limit: {over}"
 
     def _ask(self) -> tuple[int, dict[str, Any]]:

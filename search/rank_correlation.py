@@ -53,7 +53,7 @@ def rung_correlations(
     Args:
         rungs: epochs, from 1.
     """
-    sound = [record for record in records if record.status is not Status.FAILED and record.score is not None]
+    sound = [record for record in records if record.is_usable]
     winner = next(iter(rank(sound, metric=metric)), None)
     return tuple(_at(epoch, sound, winner=winner, metric=metric) for epoch in rungs)
 

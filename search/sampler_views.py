@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -49,24 +49,35 @@ class FinishedTrials(Study):
 
     def _as_complete(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         infeasible = {trial.number for trial in trials if trial.state.is_finished() and _violates(trial)}
-        values = [trial.value for trial in trials if trial.number not in infeasible and trial.value is not None]
-        pick = min if self.direction is StudyDirection.MAXIMIZE else max
-        worst = pick(values, default=0.0)
+        values = [trial.values for trial in trials if trial.number not in infeasible and trial.values is not None]
+        worst = [
+            (min if direction is StudyDirection.MAXIMIZE else max)((each[index] for each in values), default=0.0)
+            for index, direction in enumerate(self.directions)
+        ]
         return [self._shown(trial, infeasible=infeasible, worst=worst) for trial in trials]
 
-    def _shown(self, trial: FrozenTrial, *, infeasible: Container[int], worst: float) -> FrozenTrial:
+    def _shown(self, trial: FrozenTrial, *, infeasible: Container[int], worst: list[float]) -> FrozenTrial:
         ruled_out = trial.number in infeasible
-        if not trial.state.is_finished() or (trial.value is None and not ruled_out):
+        if not trial.state.is_finished() or (trial.values is None and not ruled_out):
             return trial
         shown = copy.copy(trial)
         shown.state = TrialState.COMPLETE
-        shown.values = [worst] if ruled_out else trial.values
+        shown.values = worst if ruled_out else trial.values
         shown.params = {**self._middle, **trial.params}
         shown.distributions = {**self._whole, **trial.distributions}
         if infeasible:
             kept = {name: value for name, value in trial.system_attrs.items() if not name.startswith(_CONSTRAINT)}
             shown.system_attrs = {**kept, _INFEASIBLE: 1.0 if ruled_out else 0.0}
         return shown
+
+
+def complete_part(trial: FrozenTrial, names: Collection[str]) -> FrozenTrial:
+    """A trial with a value as if it were complete, and had these parameters only."""
+    shown = copy.copy(trial)
+    shown.state = TrialState.COMPLETE
+    shown.params = {name: trial.params[name] for name in names}
+    shown.distributions = {name: trial.distributions[name] for name in names}
+    return shown
 
 
 def distributions_of(space: Space) -> dict[str, BaseDistribution]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,21 +25,26 @@ class _Search:
 
     config: SchedulerConfig
     metric: str
+    objectives: Sequence[str]
     space: Space
     seed: int
 
     @property
-    def rungs(self) -> dict[str, int]:
-        return self.config.model_dump(include={"grace_period", "reduction_factor", "max_epochs"})
+    def halving(self) -> dict[str, Any]:
+        rungs = self.config.model_dump(include={"grace_period", "reduction_factor", "max_epochs"})
+        return {"metric": self.metric, "objectives": self.objectives, **rungs}
 
 
-def build_scheduler(config: SchedulerConfig, *, metric: str, space: Space, seed: int) -> FullScheduler:
+def build_scheduler(
+    config: SchedulerConfig, *, metric: str, objectives: Sequence[str] = (), space: Space, seed: int
+) -> FullScheduler:
     """The configured trial scheduler; what earlier sessions recorded it learns by `take_up`.
 
     Args:
+        objectives: what trials are compared by besides the metric; only successive halving is defined for any.
         seed: of what it draws; only pbt does.
     """
-    return _BUILD[config.name](_Search(config=config, metric=metric, space=space, seed=seed))
+    return _BUILD[config.name](_Search(config=config, metric=metric, objectives=objectives, space=space, seed=seed))
 
 
 def _curves(search: _Search) -> FullScheduler:
@@ -68,10 +73,10 @@ def _population(search: _Search) -> FullScheduler:
 
 
 _BUILD: Mapping[SchedulerName, Callable[[_Search], FullScheduler]] = {
-    "none": lambda search: FullScheduler(metric=search.metric),
-    "asha": lambda search: AshaScheduler(metric=search.metric, **search.rungs),
-    "asha_promotion": lambda search: PromotionScheduler(metric=search.metric, **search.rungs),
-    "hyperband": lambda search: HyperbandScheduler(metric=search.metric, **search.rungs),
+    "none": lambda search: FullScheduler(metric=search.metric, objectives=search.objectives),
+    "asha": lambda search: AshaScheduler(**search.halving),
+    "asha_promotion": lambda search: PromotionScheduler(**search.halving),
+    "hyperband": lambda search: HyperbandScheduler(**search.halving),
     "median": lambda search: MedianScheduler(
         metric=search.metric, **search.config.model_dump(include={"grace_period", "min_trials"})
     ),

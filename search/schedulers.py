@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from search.dominance import Losses
+from search.interruptions import interruption_from_text, interruption_of
 from search.launch import FAILURE
-from search.ledger import Status, TrialRecord
+from search.ledger import Status, TrialRecord, best_until
+from search.restarts import Interruption
 from trainables.metric_names import is_better
 
 
@@ -62,21 +66,30 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
     To Tune a pause is an end: the trial's actor is free at once, and the searcher proposes the same trial again when
     `next_step` says so. Tune's own PAUSE would keep a second truth about where a trial stands.
 
+    Args:
+        objectives: what trials are compared by besides the metric; their records have the values. Only successive
+            halving is defined for any.
+
     Attributes:
         pauses: whether it may pause trials.
         stopped: numbers of the trials that were stopped early, so that the searcher can tell them from finished ones.
         paused: numbers of the trials that wait for their continuation.
-        errors: for trials whose worker died, by number, what Ray said of it.
+        spared: numbers of the trials that rungs and the like do not end early; what they reach there counts for the
+            others all the same. Set before `take_up` and the trial's first epoch. Not heeded by a population.
+        errors: for trials whose process ended, by number, why; what is here already when Ray tells of it stays.
     """
 
     pauses = False
 
-    def __init__(self, *, metric: str) -> None:
+    def __init__(self, *, metric: str, objectives: Sequence[str] = ()) -> None:
         super().__init__()
+        self._objectives = tuple(objectives)
+        self._costs: dict[int, Losses] = {}
         self._ranked_by = metric  # Tune's own `metric` property stays unset: it would check every result for it
         self.stopped: set[int] = set()
         self.paused: set[int] = set()
-        self.errors: dict[int, str] = {}
+        self.spared: set[int] = set()
+        self.errors: dict[int, Interruption] = {}
         self._recorded: dict[int, int] = {}
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
@@ -91,9 +104,7 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         del tune_controller
-        error_file = Path(trial.error_file) if trial.error_file else None
-        text = error_file.read_text(errors="replace") if error_file and error_file.exists() else ""
-        self.errors[int(trial.config["number"])] = text
+        self.errors.setdefault(int(trial.config["number"]), _told_by_ray(trial))
 
     def take_up(self, records: Iterable[TrialRecord]) -> None:
         """Learns what earlier sessions of the same run recorded; called once, before anything else."""
@@ -106,6 +117,8 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def add(self, record: TrialRecord) -> None:
         """Learns of a new trial, before its first epoch; trials are added in the order of their numbers."""
+        if self._objectives:
+            self._costs[record.number] = tuple(record.objectives[name] for name in self._objectives)
 
     def judge(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         """What becomes of a trial that has reported an epoch.
@@ -119,11 +132,17 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
         if epoch < self._recorded.get(number, 0):
             return Decision.GO_ON
         decision = self._decide(number, epoch=epoch, value=value, score=score)
+        if decision is Decision.STOP and number in self.spared:
+            return Decision.GO_ON
         if decision is Decision.STOP:
             self.stopped.add(number)
         if decision is Decision.PAUSE:
             self.paused.add(number)
         return decision
+
+    def restart(self, record: TrialRecord) -> None:
+        """Learns that a trial lost its worker and will repeat the reports of its epochs; all have been decided."""
+        self._recorded[record.number] = record.epochs + 1
 
     def close(self, record: TrialRecord) -> None:
         """Learns how a trial ended, whatever ended it."""
@@ -138,12 +157,34 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
         del closing
         return None
 
+    def _losses(self, number: int, score: float) -> Losses:
+        """What a trial is compared by at a rung: its score there and its objectives, lower is better."""
+        loss = score if is_loss(self._ranked_by) else -score
+        return (loss if math.isfinite(loss) else math.inf, *self._costs.get(number, ()))
+
+    def _curve_losses(self, record: TrialRecord) -> dict[int, Losses]:
+        """The same at every epoch that a trial has reached."""
+        number, metric = record.number, self._ranked_by
+        return {epoch: self._losses(number, best_until(record, epoch, metric=metric)) for epoch in record.curve}
+
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del number, epoch, value, score
         return Decision.GO_ON
 
     def _replay(self, record: TrialRecord) -> None:
         """Learns the curve that a trial had when an earlier session ended."""
+
+
+def _told_by_ray(trial: Trial) -> Interruption:
+    """What ended a trial's process."""
+    # Tune keeps the errors of actors and tasks, in its scratch folder on this machine; of others it keeps the text.
+    kept = Path(trial.pickled_error_file) if trial.pickled_error_file else None
+    if kept is not None and kept.exists():
+        known = interruption_of(cloudpickle.loads(kept.read_bytes()))
+        if known is not None:
+            return known
+    error_file = Path(trial.error_file) if trial.error_file else None
+    return interruption_from_text(error_file.read_text(errors="replace") if error_file and error_file.exists() else "")
 
 
 def usable(result: Mapping[str, Any], *, metric: str) -> bool:

@@ -11,33 +11,46 @@ from pathlib import Path
 
 import optuna
 
-from search.config import SearchConfig, load_search
+from search.config import SearchConfig, load_search, with_absolute_root
 from search.curve_table import CurveTable
+from search.earlier_runs import find_earlier
+from search.gathering import gather
+from search.knowledge import Knowledge
 from search.simulated_curves import RecordedCurves
 from search.simulation import Simulated, SimulatedSearch, simulate
 from trainables.errors import ConfigError
 
 
-def simulated(config: SearchConfig, table: CurveTable, *, devices: int) -> Simulated:
+def simulated(
+    config: SearchConfig, table: CurveTable, *, devices: int, knowledge: Knowledge | None = None
+) -> Simulated:
     """The search of a space file with recorded curves for its trials; `budget.time` counts on the virtual clock.
+
+    Args:
+        knowledge: what it starts from; none by default.
 
     Raises:
         ConfigError: if the search is endless, or the curves are not of such trials.
     """
     if not config.budget.is_limited:
         raise ConfigError("budget: a simulated search needs an end, found no limit; set budget.trials or budget.time")
-    if table.metric != config.task.metric or table.epochs != config.scheduler.max_epochs:
+    if config.objectives:
+        names = ", ".join(config.task.metric)
+        raise ConfigError(f"task.metric: recorded curves know no costs, found {names}; keep {config.metric}")
+    if table.metric != config.metric or table.epochs != config.scheduler.max_epochs:
         raise ConfigError(
-            f"the curves are of {table.metric} over {table.epochs} epochs, found task.metric: {config.task.metric} and "
+            f"the curves are of {table.metric} over {table.epochs} epochs, found task.metric: {config.metric} and "
             f"scheduler.max_epochs: {config.scheduler.max_epochs}; set these to the same"
         )
+    knowledge = knowledge or Knowledge()
     search = SimulatedSearch(
         space=config.search_space,
         sampler=config.sampler,
         scheduler=config.scheduler,
-        metric=config.task.metric,
+        metric=config.metric,
         budget=config.budget,
-        recipes=config.starting_points,
+        recipes=config.first_points(knowledge.points),
+        known=knowledge.trials,
     )
     until_s = math.inf if config.budget.time_s is None else config.budget.time_s
     return simulate(search, RecordedCurves(table), devices=devices, until_s=until_s)
@@ -68,12 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.devices < 1:
             raise ConfigError(f"--devices: must be 1 or more, found {given.devices}")
-        config = load_search(given.space, overrides=given.overrides)
-        done = simulated(config, CurveTable.read(given.curves), devices=given.devices)
+        config = with_absolute_root(load_search(given.space, overrides=given.overrides))
+        knowledge = gather(config, find_earlier(config), fingerprint=None)
+        done = simulated(config, CurveTable.read(given.curves), devices=given.devices, knowledge=knowledge)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    print("\n".join(told(done, devices=given.devices)))
+    print("\n".join([*(line for run in knowledge.runs for line in run.lines), *told(done, devices=given.devices)]))
     return 0
 
 

@@ -13,9 +13,11 @@ from ray.tune.search import Searcher
 
 from search.algorithm_config import SamplerConfig, SchedulerConfig
 from search.budget_config import BudgetConfig
-from search.config import ResourcesConfig
+from search.knowledge import KnownTrial
 from search.launch import CAUSE, FAILURE
 from search.ledger import Ledger
+from search.resources_config import ResourcesConfig
+from search.room import Room
 from search.scheduler_choice import build_scheduler
 from search.schedulers import FullScheduler
 from search.searcher import Halt, OptunaSearcher
@@ -37,6 +39,7 @@ class SimulatedSearch:
 
     Attributes:
         recipes: tried first.
+        known: trials of earlier runs.
     """
 
     space: Space
@@ -45,6 +48,7 @@ class SimulatedSearch:
     metric: str = "val_top1"
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     recipes: tuple[Mapping[str, Any], ...] = ()
+    known: tuple[KnownTrial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def simulate(
 def assemble(search: SimulatedSearch, *, devices: int) -> Machinery:
     """Searcher, scheduler and bookkeeping as `search.tuner` wires them."""
     store = StudyStore(None, name="simulation", metric=search.metric, sampler=search.sampler, space=search.space)
-    store.add_recipes(search.recipes, search.space)
+    store.begin(search.recipes, search.space, known=search.known)
     ledger, halt = Ledger(metric=search.metric), Halt()
     scheduler = build_scheduler(search.scheduler, metric=search.metric, space=search.space, seed=search.sampler.seed)
     searcher = OptunaSearcher(
@@ -121,8 +125,7 @@ def assemble(search: SimulatedSearch, *, devices: int) -> Machinery:
         spending=Spending(search.budget, ResourcesConfig()),
         on_finish=lambda _: None,
         max_trials=search.budget.trials,
-        max_concurrent=devices,
-        ahead=1 if devices > 1 else 0,
+        room=Room(lambda: devices),
         seed=search.sampler.seed,
     )
     return Machinery(store, ledger, halt, scheduler, searcher)

@@ -38,29 +38,34 @@ class Space:
         self._params = in_order(params)
         self._forbid = tuple(forbid)
 
-    @property
-    def domains(self) -> dict[str, Domain]:
+    @cached_property
+    def domains(self) -> Mapping[str, Domain]:
         """The parameters that are searched, in the order in which they are decided."""
         return {name: param for name, param in self._params.items() if isinstance(param, Domain)}
 
-    @property
+    @cached_property
     def searched(self) -> tuple[str, ...]:
         """Names of the parameters that have a domain."""
         return tuple(self.domains)
 
-    @property
-    def fixed(self) -> dict[str, Any]:
+    @cached_property
+    def fixed(self) -> Mapping[str, Any]:
         """The parameters that have one value in all trials."""
         return {name: param for name, param in self._params.items() if not isinstance(param, Domain)}
+
+    @cached_property
+    def _unconditional(self) -> frozenset[str]:
+        """Names of the parameters that every trial has."""
+        return frozenset(name for name, domain in self.domains.items() if not parents_of(name, domain))
 
     def suggest(self, trial: Suggester) -> dict[str, Any]:
         """The parameters of one trial: chosen by Optuna, or fixed; those that do not exist in it are left out.
 
         Whether the combination is forbidden is a question of its own: `forbidden`.
         """
-        chosen = self.fixed
+        chosen = dict(self.fixed)
         for name, domain in self.domains.items():
-            if exists(name, domain, chosen):
+            if name in self._unconditional or exists(name, domain, chosen):
                 chosen[name] = domain.suggest(trial, name)
         return {name: chosen[name] for name in self._params if name in chosen}
 
@@ -179,7 +184,7 @@ class Space:
             raise ValueError(f"the space is not finite, found {', '.join(endless)} continuous; give each a step")
         names = list(self.domains)
 
-        def extend(index: int, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        def extend(index: int, chosen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             if index == len(names):
                 yield {name: chosen[name] for name in self._params if name in chosen}
                 return

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.algorithm_config import SamplerConfig
 from search.draws import GivenDraw
+from search.journal import RunJournal, RunStorage
+from search.knowledge import KnownTrial
 from search.launch import OUT_OF_MEMORY
 from search.ledger import Lineage, Status, TrialRecord
+from search.restarts import Restarts
 from search.sampler_views import distributions_of
-from search.samplers import build_sampler
+from search.samplers import as_first_generation, build_sampler
 from search.space import Space
+from search.trial_attrs import BEGUN, EARLIER, LINEAGE, NOT_RUN, OBJECTIVES, OUTCOME, RESTARTS, STARTING_POINT
+from trainables.errors import ConfigError, first_line
 from trainables.metric_names import METRIC_MODES, is_better
-
-# User attribute of a finished trial: what its states and values cannot hold (fate, epochs, times, cause of failure).
-OUTCOME = "outcome"
-
-# User attribute of a trial that was proposed but never run, and why: the parameters had been run already, or the
-# driver died before they were complete.
-NOT_RUN = "not_run"
-
-# User attribute of a trial that took over another's weights: which, in whose place, and after which epoch.
-LINEAGE = "lineage"
-
-# User attribute of the study: seconds that the search has taken, over all its sessions.
-ELAPSED_S = "elapsed_s"
 
 # Constraints of a trial, as Optuna keeps them; above 0 the trial is infeasible. `optuna.Trial.set_constraint` writes
 # the same, but only while a trial is at hand that was asked for in this process.
@@ -58,42 +51,122 @@ class StudyStore:
     that ran out of memory. Their records say FAILED; other failures say nothing about the parameters, and are FAIL.
 
     Args:
+        objectives: values of the study after the metric; what the network of a trial costs, lower is better.
         path: the journal; None keeps the study in memory only, for a simulation.
+
+    Raises:
+        ConfigError: if the journal cannot be read.
     """
 
     def __init__(
-        self, path: Path | None, *, name: str, metric: str, sampler: SamplerConfig, space: Space | None = None
+        self,
+        path: Path | None,
+        *,
+        name: str,
+        metric: str,
+        objectives: Sequence[str] = (),
+        sampler: SamplerConfig,
+        space: Space,
     ) -> None:
         self.metric = metric
+        self._objectives = tuple(objectives)
         self._space = space
-        self._storage: BaseStorage = InMemoryStorage()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._storage = JournalStorage(JournalFileBackend(str(path)))
-        self.study = optuna.create_study(
-            storage=self._storage,
-            study_name=name,
-            direction="maximize" if METRIC_MODES[metric] == "max" else "minimize",
-            load_if_exists=True,
-        )
-        # A sampler seeded alike would propose the same points again after a resume, so the seed counts the trials.
-        trials_so_far = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = build_sampler(sampler, trials_so_far=trials_so_far, space=space)
+        directions = [StudyDirection.MAXIMIZE if METRIC_MODES[metric] == "max" else StudyDirection.MINIMIZE]
+        directions += [StudyDirection.MINIMIZE] * len(self._objectives)
+        try:
+            self._journal = None if path is None else RunJournal(path)
+            self._storage: BaseStorage = InMemoryStorage() if self._journal is None else RunStorage(self._journal)
+            self.study = optuna.create_study(
+                storage=self._storage, study_name=name, directions=directions, load_if_exists=True
+            )
+            self.trials()
+        except Exception as error:  # Optuna replays what it reads: of changed lines it may raise anything
+            raise ConfigError(
+                f"{path}: cannot be read as a study ({first_line(error)}); restore it from a copy, or start a new run"
+            ) from error
+        self._sampler = sampler
+        self._build_sampler()
 
-    def add_recipes(self, recipes: Iterable[Mapping[str, Any]], space: Space) -> None:
-        """Has starting points tried first, if the study is new."""
-        if not self.trials():
-            enqueue_recipes(self.study, recipes, space)
+    def begin(self, points: Iterable[Mapping[str, Any]], space: Space, *, known: Sequence[KnownTrial] = ()) -> None:
+        """Gives a new study what it starts from; nothing where it has that already.
+
+        What is missing after a kill is added by the next call: all of it is marked, and a last mark says that it is
+        complete. Trials of earlier runs are in the study for the sampler to learn from, and none of this run's.
+
+        Args:
+            points: tried first, in that order.
+            known: trials of earlier runs.
+        """
+        trials = self.trials()
+        if BEGUN in self.study.user_attrs or any(
+            EARLIER not in trial.user_attrs and STARTING_POINT not in trial.user_attrs for trial in trials
+        ):
+            return
+        there = {_origin(trial) for trial in trials}
+        first = as_first_generation(self._sampler)
+        for each in known:
+            if (each.run, each.trial) not in there:
+                self._add_known(each, space, system_attrs=first)
+        begun = {trial.user_attrs.get(STARTING_POINT) for trial in trials}
+        for index, point in enumerate(points):
+            if index not in begun:
+                enqueue_point(self.study, point, space, marks={STARTING_POINT: index})
+        self.study.set_user_attr(BEGUN, True)
+        self._build_sampler()
+
+    def _build_sampler(self) -> None:
+        # A sampler seeded alike would propose the same points again after a resume, so the seed counts the trials.
+        trials = self.trials()
+        self.study.sampler = build_sampler(
+            self._sampler,
+            trials_so_far=len(trials),
+            space=self._space,
+            several=bool(self._objectives),
+            earlier=[trial for trial in trials if EARLIER in trial.user_attrs],
+        )
+
+    def _add_known(self, known: KnownTrial, space: Space, *, system_attrs: Mapping[str, Any]) -> None:
+        """Adds a trial of an earlier run, as one line of the journal."""
+        whole = distributions_of(space)
+        outcome = {OUTCOME: {"train_s": known.train_s}} if known.train_s else {}
+        costs = {OBJECTIVES: dict(known.objectives)} if self._objectives else {}
+        trial = optuna.trial.create_trial(
+            state=TrialState.COMPLETE if known.complete else TrialState.PRUNED,
+            values=[known.score, *(known.objectives[name] for name in self._objectives)],
+            params=dict(known.params),
+            distributions={name: whole[name] for name in known.params},
+            intermediate_values=dict(known.curve),
+            user_attrs={
+                EARLIER: {"run": known.run, "trial": known.trial, "again": known.again},
+                **outcome,
+                **costs,
+            },
+            system_attrs=dict(system_attrs),
+        )
+        self._storage.create_new_trial(self.study._study_id, template_trial=trial)
+
+    def known_params(self) -> list[tuple[dict[str, Any], str, bool]]:
+        """Of each trial of an earlier run its parameters, its name for a person, and whether it is to be run again."""
+        found = []
+        for trial in self.trials():
+            if EARLIER in trial.user_attrs:
+                origin = trial.user_attrs[EARLIER]
+                params = dict(trial.params) if self._space is None else _as_in(self._space, trial.params)
+                found.append((params, f"trial {origin['trial']} of {origin['run']}", bool(origin["again"])))
+        return found
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Has what is written inside reach the disk together when it is left: all of it, or nothing after a kill."""
+        return nullcontext() if self._journal is None else self._journal.batch()
 
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
     def records(self) -> list[TrialRecord]:
         """Every trial that was run or is to be resumed, by number."""
-        ran = [trial for trial in self.trials() if trial.state is not TrialState.WAITING]
-        return [
-            record_of(trial, metric=self.metric, space=self._space) for trial in ran if NOT_RUN not in trial.user_attrs
-        ]
+        return [record_of(trial, metric=self.metric, space=self._space) for trial in self.trials() if was_run(trial)]
 
     def add_heir(self, params: Mapping[str, Any], lineage: Lineage, *, space: Space) -> int:
         """Adds a running trial that goes on from another's weights; its number.
@@ -110,9 +183,17 @@ class StudyStore:
         trial_id = self._storage.create_new_trial(self.study._study_id, template_trial=trial)
         return self._storage.get_trial_number_from_id(trial_id)
 
+    def measured(self, number: int, objectives: Mapping[str, float]) -> None:
+        """Keeps what the network of a trial costs, before it runs."""
+        self._storage.set_trial_user_attr(self._trial_id(number), OBJECTIVES, dict(objectives))
+
     def add_epoch(self, number: int, *, epoch: int, value: float) -> None:
         """Adds an intermediate value to a running trial."""
         self._storage.set_trial_intermediate_value(self._trial_id(number), epoch, value)
+
+    def restarted(self, record: TrialRecord) -> None:
+        """Keeps how often a trial lost its worker."""
+        self._storage.set_trial_user_attr(self._trial_id(record.number), RESTARTS, asdict(record.restarts))
 
     def note(self, record: TrialRecord) -> None:
         """Keeps what states and values cannot hold; of a trial that is paused or ends."""
@@ -129,10 +210,16 @@ class StudyStore:
         self._storage.set_trial_user_attr(self._trial_id(record.number), OUTCOME, outcome)
 
     def finish(self, record: TrialRecord) -> None:
-        """Closes a trial for good. The outcome is written first: a kill in between leaves it to be resumed."""
-        self.note(record)
+        """Closes a trial for good."""
+        with self.batch():
+            self.note(record)
+            self._close(record)
+
+    def _close(self, record: TrialRecord) -> None:
         state = _STATES[record.status]
-        values = None if state is TrialState.FAIL or record.score is None else [record.score]
+        values = None
+        if state is not TrialState.FAIL and record.score is not None:
+            values = [record.score, *(record.objectives[name] for name in self._objectives)]
         if record.status is Status.FAILED and record.cause == OUT_OF_MEMORY:
             self._storage.set_trial_system_attr(self._trial_id(record.number), _MEMORY, 1.0)
             state = TrialState.PRUNED
@@ -154,13 +241,26 @@ class StudyStore:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
 
-def enqueue_recipes(study: optuna.Study, recipes: Iterable[Mapping[str, Any]], space: Space) -> None:
-    """Has the searched parameters of each recipe proposed next, in that order; what it leaves out is sampled.
+def enqueue_point(
+    study: optuna.Study, point: Mapping[str, Any], space: Space, *, marks: Mapping[str, Any] | None = None
+) -> None:
+    """Has the searched parameters of a starting point proposed next; what it leaves out is sampled.
 
     A value of a parameter that does not exist beside what is sampled is passed over.
     """
-    for recipe in recipes:
-        study.enqueue_trial({name: value for name, value in recipe.items() if name in space.searched})
+    searched = {name: value for name, value in point.items() if name in space.searched}
+    study.enqueue_trial(searched, user_attrs=None if marks is None else dict(marks))
+
+
+def was_run(trial: FrozenTrial) -> bool:
+    """Whether a trial of a study was run or is to be resumed; none that waits, was refused or is of an earlier run."""
+    return trial.state is not TrialState.WAITING and not {NOT_RUN, EARLIER}.intersection(trial.user_attrs)
+
+
+def _origin(trial: FrozenTrial) -> tuple[str, int] | None:
+    """The earlier run and trial that a trial of a study stands for."""
+    origin = trial.user_attrs.get(EARLIER)
+    return None if origin is None else (origin["run"], origin["trial"])
 
 
 def record_of(trial: FrozenTrial, *, metric: str, space: Space | None = None) -> TrialRecord:
@@ -192,6 +292,8 @@ def record_of(trial: FrozenTrial, *, metric: str, space: Space | None = None) ->
         message=outcome.get("message") if finished else None,
         accounted=outcome.get("accounted", 0),
         lineage=Lineage(**lineage) if lineage else None,
+        objectives=dict(trial.user_attrs.get(OBJECTIVES, {})),
+        restarts=Restarts(**trial.user_attrs.get(RESTARTS, {})),
     )
 
 

@@ -61,9 +61,9 @@ def test_the_study_proposes_recipes_then_priors(tmp_path: Path) -> None:
         space=f"{{lr: {lr}, momentum: {momentum}, optimizer: {{type: categorical, values: [sgd, adamw]}}}}",
         start_from="[{lr: 0.05, optimizer: adamw}]",
     )
-    store = StudyStore(RunPaths(tmp_path).study, name="x", metric="val_top1", sampler=config.sampler)
     space = config.search_space
-    store.add_recipes(config.starting_points, space)
+    store = StudyStore(RunPaths(tmp_path).study, name="x", metric="val_top1", sampler=config.sampler, space=space)
+    store.begin(config.starting_points, space)
     drawn = [space.suggest(store.study.ask()) for _ in range(9)]
     assert drawn[0] == {"lr": 0.05, "optimizer": "adamw"}
     assert drawn[1]["lr"] == 1e-3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from search.algorithm_config import SamplerConfig, SamplerName
 from search.config import SearchConfig
 from search.config_errors import dotted, problems_of
+from search.draws import NearDraw
 from search.ledger import Status, TrialRecord
 from search.proposals import Proposals
 from search.results import RunPaths
@@ -261,3 +264,21 @@ def test_what_does_not_suit_the_space_is_told(
     with pytest.raises(ValidationError) as caught:
         search(sampler, space, scheduler={"name": scheduler, "max_epochs": 9})
     assert [f"{dotted(loc)}: {text}" for loc, text in problems_of(caught.value, SearchConfig)] == [sentence]
+
+
+def test_draws_near_a_point_stay_in_the_space_and_near() -> None:
+    space = search("forest").search_space
+    rng = random.Random(0)
+    moved = dict.fromkeys(("lr", "dropout", "batch_size", "optimizer"), 0)
+    for _ in range(200):
+        start = space.draw(rng)
+        near = space.suggest(NearDraw(start, rng=rng, reach=0.1, anew=0.0))
+        assert space.contains({name: near[name] for name in space.searched if name in near}) is None
+        assert near["optimizer"] == start["optimizer"]
+        assert abs(math.log(near["lr"] / start["lr"])) <= 0.1 * math.log(1e3) + 1e-9
+        assert abs(near["dropout"] - start["dropout"]) <= 0.1 + 1e-9  # a step
+        assert abs(math.log(near["batch_size"] / start["batch_size"])) <= 0.1 * math.log(8) + math.log(17 / 16)
+        far = space.suggest(NearDraw(start, rng=rng, reach=0.1, anew=0.5))
+        for name in moved:
+            moved[name] += far[name] != start[name]
+    assert all(count > 40 for count in moved.values())

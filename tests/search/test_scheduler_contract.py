@@ -31,6 +31,7 @@ from search.launch import CAUSE, FAILURE, OUT_OF_MEMORY
 from search.ledger import Ledger, Lineage, Status, TrialRecord
 from search.lint import lint
 from search.results import RunPaths
+from search.room import Room
 from search.scheduler_choice import build_scheduler
 from search.searcher import Halt, OptunaSearcher
 from search.spending import Spending
@@ -109,8 +110,7 @@ class Simulation:
             on_finish=lambda record: self.checkpoints.pop(record.number, None) and None,
             inherit=self.inherit,
             max_trials=self.config.budget.trials,
-            max_concurrent=self.workers,
-            ahead=1 if self.workers > 1 else 0,
+            room=Room(lambda: self.workers),
             seed=0,
         )
         self.at_work: dict[str, dict[str, Any]] = {}
@@ -437,8 +437,16 @@ def test_an_heir_trains_on_from_its_parents_weights_under_its_own_parameters(tmp
     inherit(record, paths, config=own)  # after a restart: what it has trained stays
     assert TrialFiles(heir).checkpoint.read_bytes() == before
 
-    stray = TrialRecord(number=3, params={}, lineage=Lineage(parent=0, replaces=2, epoch=1))
-    with pytest.raises(CheckpointError, match=r"goes on from epoch 1 of trial 0, found epoch 2; start a new run"):
+    of_parent_file = TrialFiles(parent).checkpoint
+    of_parent_file.write_bytes(of_parent_file.read_bytes()[:-100])
+    late = TrialRecord(number=4, params=changes, lineage=Lineage(parent=0, replaces=2, epoch=2))
+    inherit(late, paths, config=own)
+    from_one_before = load_checkpoint(TrialFiles(paths.trial(4)).checkpoint, device=torch.device("cpu"))
+    assert from_one_before is not None
+    assert from_one_before["epoch"] == 1
+
+    stray = TrialRecord(number=3, params={}, lineage=Lineage(parent=0, replaces=2, epoch=5))
+    with pytest.raises(CheckpointError, match=r"goes on from epoch 5 of trial 0, found epoch 1; start a new run"):
         inherit(stray, paths, config=own)
 
 

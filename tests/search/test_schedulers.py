@@ -89,8 +89,8 @@ def test_of_equal_scores_the_earlier_keeps_its_place() -> None:
 
 def test_rungs_survive_a_restart() -> None:
     scheduler = asha(record(0, [0.5, 0.6, 0.4], Status.RUNNING), record(1, [0.8], Status.RUNNING), record(2, [0.2]))
-    assert scheduler.bracket.rungs[1].scores == {0: 0.5, 1: 0.8, 2: 0.2}
-    assert scheduler.bracket.rungs[3].scores == {0: 0.6}  # the best until then
+    assert scheduler.bracket.rungs[1].points == {0: (-0.5,), 1: (-0.8,), 2: (-0.2,)}
+    assert scheduler.bracket.rungs[3].points == {0: (-0.6,)}  # the best until then
     # Trial 0 passed epoch 1 before the restart; that trial 1 is better now does not undo it.
     assert judge(scheduler, 0, 1, 0.5) is GO_ON
     # A new trial meets the old scores.
@@ -100,7 +100,7 @@ def test_rungs_survive_a_restart() -> None:
 def test_the_last_epoch_before_a_restart_is_decided_again() -> None:
     scheduler = asha(record(0, [0.5], Status.RUNNING), record(1, [0.8]), record(2, [0.7]))
     assert judge(scheduler, 0, 1, 0.5) is STOP
-    assert scheduler.bracket.rungs[1].scores == {0: 0.5, 1: 0.8, 2: 0.7}  # not counted twice
+    assert scheduler.bracket.rungs[1].points == {0: (-0.5,), 1: (-0.8,), 2: (-0.7,)}  # not counted twice
 
 
 # --- asha_promotion ---
@@ -136,7 +136,7 @@ def test_every_trial_pauses_and_a_third_of_a_rung_is_sent_on(metric: str, sign: 
         assert judge(scheduler, number, 1, sign * score) is GO_ON  # repeated after the pause
         assert judge(scheduler, number, 2, sign * score) is GO_ON
         assert judge(scheduler, number, 3, sign * score) is PAUSE
-    assert scheduler.rungs[3] == {1: sign * 0.6, 3: sign * 0.75, 5: sign * 0.9, 6: sign * 0.85}
+    assert scheduler.rungs[3] == {1: (-0.6,), 3: (-0.75,), 5: (-0.9,), 6: (-0.85,)}
     assert promotions(scheduler) == [5]
     assert judge(scheduler, 5, 8, 0.0) is GO_ON
 

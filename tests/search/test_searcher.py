@@ -15,7 +15,9 @@ from ray.tune.search import Searcher
 from search.config import SearchConfig
 from search.launch import CAUSE, FAILURE
 from search.ledger import Ledger, Status
+from search.restarts import Interruption, Kind
 from search.results import RunPaths
+from search.room import Room
 from search.schedulers import FullScheduler
 from search.searcher import Halt, OptunaSearcher
 from search.spending import Spending
@@ -33,7 +35,7 @@ class Bench:
     """A searcher over a study on disk, as `run_trials` wires it."""
 
     def __init__(
-        self, root: Path, space: dict[str, Any], *, max_concurrent: int = 2, ahead: int = 0, **changes: Any
+        self, root: Path, space: dict[str, Any], *, slots: int = 2, ahead: bool = False, **changes: Any
     ) -> None:
         sections: dict[str, Any] = {
             "task": {"data": {"name": "digits"}},
@@ -41,6 +43,7 @@ class Bench:
             "scheduler": {"name": "none", "max_epochs": 3},
             "budget": {"trials": 6},
         }
+        self.slots = slots
         self.config = SearchConfig.model_validate({**sections, **changes})
         self.store: StudyStore = open_study(self.config, RunPaths(root))
         self.ledger = Ledger(metric="val_top1")
@@ -55,8 +58,9 @@ class Bench:
             spending=Spending(self.config.budget, self.config.resources),
             on_finish=lambda _: None,
             max_trials=self.config.budget.trials,
-            max_concurrent=max_concurrent,
-            ahead=ahead,
+            room=Room(lambda: self.slots, sizes=self.config.trial_sizes, ahead=ahead),
+            workers_of=self.config.workers_of,
+            retries=self.config.resources.retries,
             seed=self.config.sampler.seed,
         )
 
@@ -133,13 +137,110 @@ def test_a_failure_is_fail_with_its_cause(tmp_path: Path) -> None:
     assert (record.cause, record.message) == ("DivergedError", "train_loss became nan")
 
 
-def test_a_dead_worker_is_fail_and_quotes_ray(tmp_path: Path) -> None:
+def test_a_worker_that_died_of_an_error_is_fail_and_quotes_ray(tmp_path: Path) -> None:
     bench = Bench(tmp_path, CONTINUOUS)
     number = int(bench.suggest("a")["number"])
-    bench.scheduler.errors[number] = "Failure # 1\nThe actor died because of SIGKILL.\n"
+    bench.scheduler.errors[number] = Interruption(Kind.BROKEN, "device-side assert triggered")
     bench.searcher.on_trial_complete("a", error=True)
     assert bench.frozen(number).state is TrialState.FAIL
-    assert bench.store.records()[0].message == "The actor died because of SIGKILL."
+    record = bench.store.records()[0]
+    assert (record.cause, record.message) == ("worker died", "device-side assert triggered")
+
+
+def lose(bench: Bench, trial_id: str, number: int, kind: Kind = Kind.LOST) -> None:
+    bench.scheduler.errors[number] = Interruption(kind, "killed by signal 9")
+    bench.searcher.on_trial_complete(trial_id, error=True)
+
+
+def test_a_lost_worker_is_no_failure_and_its_trial_goes_on_first(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS)
+    begun = bench.suggest("a")
+    bench.searcher.on_trial_result("a", results([0.3])[0])
+    lose(bench, "a", begun["number"])
+    assert bench.suggest("b") == begun
+    for result in results([0.3, 0.4, 0.5]):
+        bench.searcher.on_trial_result("b", result)
+    bench.searcher.on_trial_complete("b", result=results([0.3, 0.4, 0.5])[-1])
+    record = bench.store.records()[0]
+    assert (record.status, record.restarts.lost, record.train_s) == (Status.COMPLETED, 1, 4.5)
+    assert record.curve == {1: 0.3, 2: 0.4, 3: 0.5}
+
+
+def test_losses_without_an_epoch_between_them_are_a_failure_in_the_end(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS, resources={"retries": 2})
+    number = int(bench.suggest("0")["number"])
+    for attempt in range(3):
+        assert bench.frozen(number).state is TrialState.RUNNING
+        lose(bench, str(attempt), number)
+        if attempt < 2:
+            assert bench.suggest(str(attempt + 1))["number"] == number
+    record = bench.store.records()[0]
+    assert (record.status, record.cause, record.message) == (Status.FAILED, "worker lost", "killed by signal 9")
+    assert record.restarts.lost == 2  # it was not restarted after the last
+
+
+def test_an_epoch_between_losses_makes_them_count_anew(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS, resources={"retries": 1})
+    number = int(bench.suggest("0")["number"])
+    for epoch in range(3):
+        bench.searcher.on_trial_result(str(epoch), results([0.3, 0.4, 0.5])[epoch])
+        lose(bench, str(epoch), number)
+        assert bench.suggest(str(epoch + 1))["number"] == number
+    assert bench.store.records()[0].restarts.lost == 3
+
+
+def test_preemptions_are_counted_apart_and_without_limit(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS, resources={"retries": 0})
+    number = int(bench.suggest("0")["number"])
+    for attempt in range(5):
+        lose(bench, str(attempt), number, Kind.PREEMPTED)
+        assert bench.suggest(str(attempt + 1))["number"] == number
+    restarts = bench.store.records()[0].restarts
+    assert (restarts.lost, restarts.preempted) == (0, 5)
+
+
+def test_a_hung_trial_is_a_failure_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS)
+    lose(bench, "a", int(bench.suggest("a")["number"]), Kind.HUNG)
+    assert bench.store.records()[0].cause == "hung"
+
+
+def test_restarts_are_remembered_over_a_resume(tmp_path: Path) -> None:
+    before = Bench(tmp_path, CONTINUOUS, resources={"retries": 1})
+    number = int(before.suggest("a")["number"])
+    lose(before, "a", number)
+    after = Bench(tmp_path, CONTINUOUS, resources={"retries": 1})
+    assert after.suggest("b")["number"] == number
+    lose(after, "b", number)
+    assert after.frozen(number).state is TrialState.FAIL
+
+
+def test_the_last_trial_may_still_lose_its_worker(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS, budget={"trials": 1})
+    number = int(bench.suggest("a")["number"])
+    assert bench.suggest("b") is None  # Tune never asks again after FINISHED
+    lose(bench, "a", number)
+    assert bench.suggest("c")["number"] == number
+
+
+def test_trials_of_different_sizes_share_the_slots(tmp_path: Path) -> None:
+    space = {**CONTINUOUS, "arch": {"type": "categorical", "values": ["small_cnn", "resnet18"]}}
+    recipes = [{"arch": arch} for arch in ("small_cnn", "small_cnn", "resnet18", "small_cnn")]
+    workers = {"default": 1, "resnet18": 3}
+    bench = Bench(tmp_path, space, slots=4, ahead=True, start_from=recipes, resources={"workers": workers})
+    first, second = bench.suggest("a"), bench.suggest("b")
+    assert bench.suggest("c") is None  # 1 + 1 + 3 workers are more than 4
+    assert bench.suggest("c") is None
+    assert bench.ledger.get(2).status is Status.WAITING
+    bench.searcher.on_trial_complete("a", result=results([0.5])[0])
+    third = bench.suggest("c")  # its turn comes before that of a smaller one
+    assert [each["params"]["arch"] for each in (first, second, third)] == ["small_cnn", "small_cnn", "resnet18"]
+    assert bench.suggest("d") is None
+    bench.slots = 5  # the cluster has grown
+    assert bench.suggest("d")["params"]["arch"] == "small_cnn"
+    bench.slots = 1
+    bench.searcher.on_trial_complete("b", result=results([0.5])[0])
+    assert bench.suggest("e") is None
 
 
 def test_no_more_trials_than_the_budget_nor_at_a_time(tmp_path: Path) -> None:
@@ -166,17 +267,25 @@ def test_epoch_budget_ends_the_search_and_closes_what_ran(tmp_path: Path) -> Non
 
 
 def test_a_trial_proposed_ahead_waits_and_is_taken_back_at_the_end(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, CONTINUOUS, max_concurrent=1, ahead=1)
-    bench.suggest("a")
-    bench.suggest("b")
-    assert bench.suggest("c") is None
-    assert [record.status for record in bench.ledger.records()] == [Status.RUNNING, Status.WAITING]
+    bench = Bench(tmp_path, CONTINUOUS, ahead=True)
+    for trial_id in "abc":
+        bench.suggest(trial_id)
+    assert bench.suggest("d") is None
+    running, waiting = Status.RUNNING, Status.WAITING
+    assert [record.status for record in bench.ledger.records()] == [running, running, waiting]
     bench.searcher.on_trial_complete("a", result=results([0.5])[0])
-    bench.suggest("c")
-    assert [record.status for record in bench.ledger.records()[1:]] == [Status.RUNNING, Status.WAITING]
+    bench.suggest("d")
+    assert [record.status for record in bench.ledger.records()[1:]] == [running, running, waiting]
     bench.searcher.end_running_trials()
     statuses = [record.status for record in bench.store.records()]
-    assert statuses == [Status.COMPLETED, Status.OUT_OF_BUDGET]  # the third was never run, and is not counted
+    # The fourth was never run, and is not counted.
+    assert statuses == [Status.COMPLETED, Status.OUT_OF_BUDGET, Status.OUT_OF_BUDGET]
+
+
+def test_one_trial_at_a_time_is_never_proposed_ahead(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CONTINUOUS, slots=1, ahead=True)
+    assert isinstance(bench.suggest("a"), dict)
+    assert bench.suggest("b") is None
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -250,7 +359,7 @@ def test_a_recipe_half_proposed_when_the_driver_died_is_proposed_again(tmp_path:
 def test_the_same_seed_proposes_the_same_search(tmp_path: Path) -> None:
     searches = []
     for name in ("one", "two"):
-        bench = Bench(tmp_path / name, CONTINUOUS, sampler={"seed": 7, "startup_trials": 2}, max_concurrent=1)
+        bench = Bench(tmp_path / name, CONTINUOUS, sampler={"seed": 7, "startup_trials": 2}, slots=1)
         for index in range(6):
             bench.run("a", [0.1 * index])
         searches.append([record.params for record in bench.store.records()])
