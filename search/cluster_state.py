@@ -1,0 +1,152 @@
+"""What does the Ray cluster consist of at this moment, and may it grow? Only here is Ray asked about its nodes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray._private.state import state as ray_state
+from ray.autoscaler.sdk import request_resources
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
+
+from search.cluster_nodes import Cluster, NodeType, check_fits, worker_resources
+from search.resources_config import ResourcesConfig
+from trainables.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+# Where an autoscaler says what it does. Without one Ray's monitor writes it too, each node then being its own type.
+_STATUS = "__autoscaling_status"
+_OWN_TYPE = re.compile(r"(node|local)_[0-9a-f]+")
+
+
+def read_cluster() -> Cluster:
+    """The nodes that take trials now, those that are being drained left out, and what may be started besides."""
+    draining = ray_state.get_draining_nodes()
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+    return Cluster(nodes=[node["Resources"] for node in alive], growth=_growth())
+
+
+def _growth() -> list[NodeType] | None:
+    told = ray_state.get_cluster_config()
+    if told is not None and told.node_group_configs:
+        return [
+            NodeType(dict(group.resources), most=None if group.max_count < 0 else int(group.max_count))
+            for group in told.node_group_configs
+        ]
+    text = _internal_kv_get(_STATUS)
+    status: dict[str, Any] = json.loads(text) if text else {}
+    report = status.get("autoscaler_report") or {}
+    types = {*(report.get("node_type_mapping") or {}).values(), *(report.get("active_nodes") or {})}
+    if all(_OWN_TYPE.fullmatch(name) for name in types):
+        return [] if is_autoscaler_v2(fetch_from_server=True) else None
+    return _node_types(status.get("monitor_pid"))
+
+
+def _node_types(monitor_pid: int | None) -> list[NodeType]:
+    """What the autoscaler's configuration says, which lies on the head node only; empty on any other."""
+    try:
+        arguments = Path(f"/proc/{monitor_pid}/cmdline").read_text().split("\0")
+        prefix = "--autoscaling-config="
+        path = next(each.removeprefix(prefix) for each in arguments if each.startswith(prefix))
+        config = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        return [
+            NodeType(dict(kind["resources"]), most=int(kind.get("max_workers", config.get("max_workers", 0))))
+            for name, kind in config["available_node_types"].items()
+            if name != config.get("head_node_type")
+        ]
+    except (OSError, StopIteration, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        return []
+
+
+class ClusterWatch:
+    """Follows a cluster while it grows and shrinks, asks an autoscaler for nodes, and says what it waits for.
+
+    Ray is asked at most every `EVERY_S` seconds.
+
+    Args:
+        sizes: numbers of workers that a trial may have.
+        trials_left: how many trials are still to end; None where there is no limit.
+        note: shows a person what is waited for; an empty text when it has come.
+    """
+
+    EVERY_S = 2.0
+
+    def __init__(
+        self,
+        resources: ResourcesConfig,
+        *,
+        sizes: Sequence[int],
+        trials_left: Callable[[], int | None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._resources = resources
+        self._sizes = tuple(sizes)
+        self._needs = worker_resources(resources)
+        self._trials_left = trials_left
+        self._note = note
+        self._read_at: float | None = None
+        self._slots = 0
+        self._waits_for: str | None = None
+        self._requested = 0
+
+    def slots(self) -> int:
+        """How many workers the cluster holds."""
+        if self._read_at is None or time.monotonic() - self._read_at > self.EVERY_S:
+            self._read()
+        return self._slots
+
+    def close(self) -> None:
+        """Lets an autoscaler take back what was asked for."""
+        if self._requested:
+            request_resources(bundles=[])
+
+    def _read(self) -> None:
+        cluster = read_cluster()
+        slots = cluster.slots(self._needs)
+        if self._read_at is not None and slots != self._slots:
+            _log.warning("the cluster holds %d worker(s), before %d", slots, self._slots)
+        self._slots, self._read_at = slots, time.monotonic()
+        self._say(_lacking(self._resources, self._sizes, cluster))
+        if cluster.growth is not None:
+            self._request(self._wanted(cluster))
+
+    def _say(self, waits_for: str | None) -> None:
+        if waits_for != self._waits_for:
+            self._waits_for = waits_for
+            self._note(waits_for or "")
+            if waits_for is not None:
+                _log.warning("%s", waits_for)
+
+    def _wanted(self, cluster: Cluster) -> int:
+        """Workers that the search could make use of, and that the cluster may come to hold."""
+        limits = [self._trials_left(), self._resources.max_concurrent_trials]
+        trials = min((limit for limit in limits if limit is not None), default=None)
+        if trials is not None:
+            trials = math.ceil(trials / self._resources.trials_at_a_slot)
+        # Where nobody says how far it may grow, it doubles.
+        most = cluster.most_slots(self._needs) if cluster.growth else 2.0 * max(self._slots, *self._sizes)
+        return int(most if trials is None else min(most, trials * max(self._sizes)))
+
+    def _request(self, workers: int) -> None:
+        # An autoscaler sees what waits in Ray, which is one trial at a time: it would add node after node.
+        if workers != self._requested:
+            request_resources(bundles=[dict(self._needs)] * workers)
+            self._requested = workers
+
+
+def _lacking(resources: ResourcesConfig, sizes: Sequence[int], cluster: Cluster) -> str | None:
+    """What trials wait for; a cluster that has become too small may become larger again."""
+    try:
+        return check_fits(resources, sizes, cluster)
+    except ConfigError as error:
+        return f"waiting for nodes; {error}"

@@ -1,0 +1,71 @@
+"""Trials that share a process: to the search they are trials like any other."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.search.cli import finish, run, start, summary_of, trials_of, write_space
+from tests.search.test_losses import processes, wait_for_epochs
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+FUSED = {"trials_per_device": 4, "fused": True}
+
+
+def space_of(folder: Path, **sections: Any) -> Path:
+    space = {
+        "arch": "cnn",
+        "cnn_width": 16,
+        "lr": {"type": "float", "low": 1e-4, "high": 1e-3, "log": True},
+        "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+        "batch_size": 128,
+    }
+    return write_space(folder, **{"space": space, "sampler": {"name": "random", "seed": 3}, **sections})
+
+
+def test_fused_trials_find_what_they_find_alone(tmp_path: Path) -> None:
+    curves = {}
+    for name, resources in (("alone", {"max_concurrent_trials": 2}), ("fused", FUSED)):
+        path = space_of(
+            tmp_path / name,
+            task={"data": {"name": "digits"}, "metric": "val_loss"},
+            scheduler={"name": "none", "max_epochs": 2},
+            budget={"trials": 6},
+            resources=resources,
+        )
+        status, out, err = run(path, "--name", "run", "--storage-path", path.parent)
+        assert (status, err) == (0, ""), out
+        trials = trials_of(path.parent / "run")
+        assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+        curves[name] = {tuple(trial.params.values()): list(trial.intermediate_values.values()) for trial in trials}
+    assert len(curves["fused"]) == 6 and curves["fused"].keys() == curves["alone"].keys()
+    for params, curve in curves["fused"].items():
+        assert curve == pytest.approx(curves["alone"][params], rel=1e-3)
+
+
+def test_trials_of_a_host_are_stopped_singly_and_go_on_when_it_is_killed(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    path = space_of(
+        tmp_path,
+        scheduler={"max_epochs": 27, "grace_period": 9, "reduction_factor": 3},
+        budget={"trials": 8},
+        resources=FUSED,
+    )
+    with start(path, "--name", "run", "--storage-path", tmp_path) as process:
+        wait_for_epochs(run_dir, more=3)
+        os.kill(processes(process.pid, named="TrialHost")[0], signal.SIGKILL)
+        status, out, err = finish(process)
+    assert (status, err) == (0, ""), out
+    trials = trials_of(run_dir)
+    assert len(trials) == 8
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in trials:
+        epochs = sorted(trial.intermediate_values)
+        assert epochs == list(range(1, len(epochs) + 1)) and len(epochs) in (9, 27)
+    assert summary_of(run_dir)["restarts"]["after_a_lost_worker"] >= 1
