@@ -1,0 +1,103 @@
+"""What is refused here, before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.archive import MARK
+from cluster.submit import main
+from tests.images import write_classes
+from tests.search.cli import TINY, write_space
+
+ADDRESS = ("--address", "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main([*arguments, *ADDRESS]) == 2
+    return capfd.readouterr().err
+
+
+def test_a_mistake_in_the_space(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path, budget={"trials": -1})
+    assert "budget.trials" in refused(capfd, "space.yaml")
+
+
+def test_a_space_outside_of_what_is_sent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    space = write_space(tmp_path.parent / "outside")
+    assert "is not in" in refused(capfd, str(space))
+
+
+def test_a_space_that_is_ignored(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path)
+    (tmp_path / ".vistuneignore").write_text("*.yaml\n")
+    assert "take it back with !/space.yaml" in refused(capfd, "space.yaml")
+
+
+def test_images_that_are_here_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path, task={"data": {"name": "folder", "root": "images"}})
+    write_classes(tmp_path / "images", {"a": 3, "b": 3})
+    told = refused(capfd, "space.yaml")
+    assert "task.data.root: images is relative to this folder, and data are not sent" in told
+    assert "-o task.data.root=/PATH/ON/THE/NODES" in told
+
+
+def test_weights_that_are_here_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path, space={**TINY["space"], "weights": "results/first"})
+    (tmp_path / "results" / "first").mkdir(parents=True)
+    assert "space.weights: results/first is here only" in refused(capfd, "space.yaml")
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", ".hidden"])
+def test_a_name_stays_inside_the_results(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path)
+    assert "is not a usable name of a run" in refused(capfd, "space.yaml", f"--name={name}")
+    if name:
+        assert "is not a usable name of a run" in refused(capfd, f"--fetch={name}")
+
+
+def test_a_run_of_one_s_own_is_not_overwritten(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path)
+    (tmp_path / "results" / "mine").mkdir(parents=True)
+    for given in (("space.yaml", "--name=mine"), ("--fetch=mine",), ("--resume=mine",)):
+        assert "which would be overwritten" in refused(capfd, *given)
+    (tmp_path / "results" / "mine" / MARK).write_text("{}")
+    assert "nothing answers there" in refused(capfd, "--fetch=mine")
+
+
+def test_a_folder_of_the_cluster_is_absolute(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path)
+    assert "give an absolute path" in refused(capfd, "space.yaml", "--storage-path=shared")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "give a space file, or one of --resume"),
+        (["space.yaml", "--attach", "a"], "give a space file, or one of --resume"),
+        (["--stop", "a", "--name", "b"], "-o and --name are for a new search"),
+        (["--fetch", "a", "--extend", "+3"], "give --resume RUN with it"),
+    ],
+)
+def test_commands_that_contradict_themselves(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, *ADDRESS])
+    assert told in capsys.readouterr().err
+
+
+def test_an_address_is_needed_and_is_that_of_a_job_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["space.yaml"])
+    assert "give --address http://HEAD:8265" in capfd.readouterr().err
+    assert main(["space.yaml", "--address", "head:6379"]) == 2
+    assert "'head:6379' is no address of a job server" in capfd.readouterr().err
