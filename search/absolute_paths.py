@@ -9,7 +9,7 @@ from typing import Any
 from search.domains import CategoricalDomain, Domain, Param
 from search.forbid import Combination
 from search.matching import Match
-from search.scalars import Scalar
+from search.start_from import EarlierRun, Start
 from trainables.config import DataConfig
 
 
@@ -25,15 +25,14 @@ def absolute_data(data: DataConfig) -> DataConfig:
 
 
 def absolute_weights(
-    space: Mapping[str, Param], *, recipes: Sequence[Mapping[str, Scalar]], forbid: Sequence[Combination]
-) -> tuple[dict[str, Param], tuple[dict[str, Scalar], ...], tuple[Combination, ...]]:
-    """The sections `space`, `start_from` and `forbid` with every value of `weights` absolute."""
+    space: Mapping[str, Param], *, starts: Sequence[Start], forbid: Sequence[Combination]
+) -> tuple[dict[str, Param], tuple[Start, ...], tuple[Combination, ...]]:
+    """The sections `space`, `start_from` and `forbid` with every value of `weights`, and every run, absolute."""
     params = {name: _of_param(param) if name == "weights" else param for name, param in space.items()}
     for name, param in params.items():
         if isinstance(param, Domain) and param.when is not None:
             params[name] = param.model_copy(update={"when": _of_matches(param.when)})
-    followed = tuple({name: _of(each) if name == "weights" else each for name, each in raw.items()} for raw in recipes)
-    return params, followed, tuple(_of_matches(combination) for combination in forbid)
+    return params, tuple(map(_of_start, starts)), tuple(_of_matches(combination) for combination in forbid)
 
 
 def _of_param(param: Param) -> Param:
@@ -41,6 +40,12 @@ def _of_param(param: Param) -> Param:
         return param if isinstance(param, Domain) else _of(param)
     prior = param.prior and param.prior.model_copy(update={"value": _of(param.prior.value)})
     return param.model_copy(update={"values": tuple(map(_of, param.values)), "prior": prior})
+
+
+def _of_start(start: Start) -> Start:
+    if isinstance(start, EarlierRun):
+        return start.model_copy(update={"run": _absolute(start.run)})
+    return {name: _of(each) if name == "weights" else each for name, each in start.items()}
 
 
 def _of_matches(matches: Mapping[str, Match]) -> dict[str, Match]:

@@ -39,7 +39,7 @@ class KeepConfig(Frozen):
         default=None,
         ge=1,
         description="Best weights of this many trials are kept, of all others they go when the trial has ended; by "
-        "default all are kept.",
+        "default all are kept. Those of a Pareto front always are.",
     )
     gib: StrictFloat | None = Field(
         default=None,

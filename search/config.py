@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
     PlainSerializer,
@@ -21,26 +20,28 @@ from pydantic import (
 from search.absolute_paths import absolute_data, absolute_weights
 from search.algorithm_config import SamplerConfig, SchedulerConfig
 from search.budget_config import BudgetConfig, FinalConfig, KeepConfig
-from search.config_checks import cross_problems, dump_space, parse_start_from, parse_whole_space, whole_space
+from search.config_checks import cross_problems, dump_space, parse_whole_space, whole_space
 from search.config_errors import Loc, Problem, dotted, problems_of, raise_problems
-from search.config_schema import recipe_schema, space_schema
-from search.config_types import Metric, Pipelines, Slug, StaticObjective, slug
+from search.config_schema import space_schema, start_schema
+from search.config_types import Metrics, Pipelines, Slug, StaticObjective, slug
 from search.domain_options import Tag
-from search.domains import Param
+from search.domains import CategoricalDomain, Param
 from search.forbid import Combination, dump_forbid, parse_forbid
 from search.includes import INCLUDE, INCLUDE_SCHEMA, read_with_includes
 from search.matching import MATCHES_SCHEMA
 from search.overrides import apply_override, release
 from search.pipeline_params import PREFIX, fill_pipelines
 from search.priors import prior_points
-from search.scalars import Scalar, StrictFloat, StrictInt
+from search.resources_config import ResourcesConfig
+from search.scalars import StrictFloat
 from search.scaling import scaled
 from search.space import Space
+from search.start_from import EarlierRun, Recipe, Start, dump_start_from, parse_start_from
 from search.yaml_file import YamlFile
 from search.yaml_syntax import dump_yaml
 from trainables.config import DataConfig, SplitConfig, TrialConfig
 from trainables.errors import ConfigError
-from trainables.hyperparameters import Frozen
+from trainables.hyperparameters import Frozen, Hyperparameters
 
 
 class TaskConfig(Frozen):
@@ -48,23 +49,11 @@ class TaskConfig(Frozen):
 
     data: DataConfig = Field(description="Which images.", examples=["{name: digits}"])
     split: SplitConfig = Field(default=SplitConfig(), description="Division into training, validation and test.")
-    metric: Metric = Field(default="val_top1", description="Validation metric that the search improves.")
-
-
-class ResourcesConfig(Frozen):
-    """On what one trial runs, and how many run at a time."""
-
-    workers: StrictInt = Field(default=1, ge=1, description="Processes of one trial; 2 or more train with DDP.")
-    cpus_per_worker: StrictFloat = Field(default=1.0, gt=0, description="CPU cores of each worker.")
-    gpus_per_worker: StrictFloat = Field(default=0.0, ge=0, description="GPUs of each worker; may be a fraction.")
-    micro_batch_size: StrictInt | None = Field(
-        default=None,
-        ge=1,
-        description="Most images that a worker passes through the network at once; the rest of its share of a batch "
-        "follows, with gradients accumulated. By default as many as fit.",
-    )
-    max_concurrent_trials: StrictInt | None = Field(
-        default=None, ge=1, description="Trials at a time; by default as many as the cluster holds."
+    metric: Metrics = Field(
+        default=("val_top1",),
+        description="Validation metric that the search improves. A list adds what a network is to cost little of: "
+        "num_params, flops, model_mib or latency_ms; the search then looks for the best trade-offs.",
+        examples=["[val_top1, latency_ms]"],
     )
 
 
@@ -90,8 +79,15 @@ class SearchConfig(Frozen):
         PlainSerializer(dump_forbid),
         WithJsonSchema({"type": "array", "items": MATCHES_SCHEMA}),
     ] = Field(default=(), description="Combinations that no trial may have: values, lists of them, or bounds.")
-    start_from: Annotated[tuple[dict[str, Scalar], ...], BeforeValidator(parse_start_from)] = Field(
-        default=(), description="Recipes tried first; parameters left out are sampled."
+    start_from: Annotated[
+        tuple[Start, ...],
+        PlainValidator(parse_start_from),
+        PlainSerializer(dump_start_from),
+        WithJsonSchema({"anyOf": [{"type": "array"}, {"type": "string"}]}),
+    ] = Field(
+        default=(),
+        description="Recipes tried first, whose parameters left out are sampled; and earlier runs, whose trials are "
+        "starting knowledge: {run: results/RUN}, or the folder alone.",
     )
     limits: dict[StaticObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
         default={},
@@ -117,16 +113,51 @@ class SearchConfig(Frozen):
         return config
 
     @property
+    def metric(self) -> str:
+        """The validation metric: trials are stopped, ranked and finally chosen by it, or by it first."""
+        return self.task.metric[0]
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What else the search makes small, as named in `trainables.metric_names.STATIC_OBJECTIVES`."""
+        return self.task.metric[1:]
+
+    @property
     def search_space(self) -> Space:
         """All that is searched: the section `space`, the arguments of its pipelines, less what is forbidden."""
         return Space(whole_space(self.space, self.augmentations), forbid=self.forbid)
 
     @property
-    def starting_points(self) -> tuple[dict[str, Scalar], ...]:
+    def earlier_runs(self) -> dict[int, EarlierRun]:
+        """The earlier runs of `start_from`, by their places in it."""
+        return {index: start for index, start in enumerate(self.start_from) if isinstance(start, EarlierRun)}
+
+    @property
+    def starting_points(self) -> tuple[Recipe, ...]:
         """What is tried first: the recipes of `start_from`, then what the priors of the parameters ask for."""
+        return self.first_points(())
+
+    def first_points(self, again: Sequence[Recipe]) -> tuple[Recipe, ...]:
+        """The same with what earlier runs have to offer, which comes after the recipes and before the priors."""
+        recipes = (start for start in self.start_from if not isinstance(start, EarlierRun))
         seed = self.sampler.seed
         priors = prior_points(self.search_space.domains, trials=self.sampler.startup_trials, seed=seed)
-        return (*self.start_from, *priors)
+        return (*recipes, *again, *priors)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Those that a trial may have."""
+        param = self.space.get("arch", Hyperparameters.model_fields["arch"].default)
+        return tuple(map(str, param.values)) if isinstance(param, CategoricalDomain) else (str(param),)
+
+    def workers_of(self, params: Mapping[str, Any]) -> int:
+        """How many workers a trial with these parameters has."""
+        return self.resources.workers_of(str(params.get("arch", self.architectures[0])))
+
+    @property
+    def trial_sizes(self) -> tuple[int, ...]:
+        """The numbers of workers that a trial may have, ascending."""
+        return tuple(sorted({self.resources.workers_of(arch) for arch in self.architectures}))
 
     def shared_by_trials(self) -> dict[str, Any]:
         """The fields of `TrialConfig` that are the same in every trial, as plain values."""
@@ -134,7 +165,7 @@ class SearchConfig(Frozen):
             **Space(self.space).fixed,
             "data": self.task.data.model_dump(mode="json"),
             "split": self.task.split.model_dump(mode="json"),
-            "metric": self.task.metric,
+            "metric": self.metric,
             "augmentations": fill_pipelines(self.augmentations, {}),
             "max_epochs": self.scheduler.max_epochs,
             "fidelity": self.scheduler.plan.model_dump(mode="json"),
@@ -213,10 +244,10 @@ def load_search(path: Path, *, overrides: Sequence[str] = ()) -> SearchConfig:
 
 
 def with_absolute_root(config: SearchConfig) -> SearchConfig:
-    """The search with its images and weights at absolute paths, so that it means the same from anywhere."""
+    """The search with its images, weights and earlier runs at absolute paths: it means the same from anywhere."""
     task = config.task.model_copy(update={"data": absolute_data(config.task.data)})
-    space, recipes, forbid = absolute_weights(config.space, recipes=config.start_from, forbid=config.forbid)
-    return config.model_copy(update={"task": task, "space": space, "start_from": recipes, "forbid": forbid})
+    space, starts, forbid = absolute_weights(config.space, starts=config.start_from, forbid=config.forbid)
+    return config.model_copy(update={"task": task, "space": space, "start_from": starts, "forbid": forbid})
 
 
 def to_yaml(config: SearchConfig) -> str:
@@ -229,7 +260,7 @@ def json_schema() -> dict[str, Any]:
     schema = SearchConfig.model_json_schema()
     properties = schema["properties"]
     properties["space"] |= space_schema()
-    properties["start_from"] |= recipe_schema()
+    properties["start_from"] |= start_schema()
     properties[INCLUDE] = INCLUDE_SCHEMA
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": [INCLUDE]}]  # which may bring the rest
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "vistune search"}

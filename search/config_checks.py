@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from search.algorithm_checks import algorithm_problems
-from search.config_errors import Problem, found, raise_problems, unknown_key
+from search.config_errors import Problem, raise_problems, unknown_key
 from search.domains import CategoricalDomain, Domain, Param, dump_param
 from search.forbid import parse_forbid
 from search.parameters import parse_recipe, parse_space, recipe_problems
 from search.pipeline_params import PipelineParam, pipeline_params, searched_arguments
+from search.resources_config import DEFAULT
 from search.scalars import Scalar
 from search.scaling import scaling_problems
 from search.space import Space
 from search.space_checks import Places, condition_problems, forbid_problems
+from search.start_from import entries_of, map_problems, names_a_run
 from trainables.hyperparameters import BUILTIN_AUGMENTATIONS, Hyperparameters
 from trainables.nearest import nearest
 
@@ -31,15 +33,6 @@ def dump_space(params: dict[str, Param]) -> dict[str, Any]:
     return {name: dump_param(param) for name, param in params.items()}
 
 
-def parse_start_from(raw: Any) -> tuple[dict[str, Scalar], ...]:
-    """The section `start_from`, for a pydantic validator; whether it lies in the space is checked across."""
-    if not isinstance(raw, list | tuple):
-        raise ValueError(f"must be a list of starting points, found {found(raw)}; write - {{lr: 1e-3}}")
-    parsed = [parse_recipe(recipe) for recipe in raw]
-    raise_problems("start_from", (problem.under(index) for index, (_, wrong) in enumerate(parsed) for problem in wrong))
-    return tuple(recipe for recipe, _ in parsed)
-
-
 def cross_problems(data: Mapping[str, Any]) -> list[Problem]:
     """What is wrong between sections.
 
@@ -52,6 +45,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[Problem]:
         *_augment_problems(params, data.get("augmentations", {})),
         *_epoch_problems(params, data.get("scheduler")),
         *_weights_problems(params),
+        *_workers_problems(params, _part(data.get("resources"), "workers")),
         *_start_problems(data.get("start_from", ()), params, data),
         *scaling_problems(params),
     ]
@@ -80,7 +74,10 @@ def _whole_space_problems(
         return
     space = Space(whole, forbid=forbid)
     yield from algorithm_problems(
-        space, sampler=_part(data.get("sampler"), "name"), scheduler=_part(data.get("scheduler"), "name")
+        space,
+        sampler=_part(data.get("sampler"), "name"),
+        scheduler=_part(data.get("scheduler"), "name"),
+        metric=_part(data.get("task"), "metric"),
     )
     yield from _budget_problems(space, data.get("budget"))
     yield from _start_space_problems(space, data.get("start_from", ()))
@@ -108,11 +105,12 @@ def _epoch_problems(params: Mapping[str, Param], scheduler: Any) -> Iterator[Pro
     if not _is_count(max_epochs):
         return
     grace_period = _part(scheduler, "grace_period")
+    first_rung = grace_period if _is_count(grace_period) else 1
     if _is_count(grace_period) and grace_period > max_epochs:
         text = f"must be at most max_epochs, found {grace_period} of {max_epochs} epochs; write {max_epochs} or less"
         yield Problem(("scheduler", "grace_period"), text)
-    elif _part(scheduler, "fidelity") in ("data_fraction", "image_size") and (grace_period or 1) >= max_epochs:
-        found_there = f"grace_period {grace_period or 1} of {max_epochs} epochs"
+    elif _part(scheduler, "fidelity") in ("data_fraction", "image_size") and first_rung >= max_epochs:
+        found_there = f"grace_period {first_rung} of {max_epochs} epochs"
         text = f"rises at the rungs, found none below max_epochs with {found_there}; lower grace_period"
         yield Problem(("scheduler", "fidelity"), text)
     for loc, value in _values(params, "warmup_epochs"):
@@ -128,19 +126,37 @@ def _weights_problems(params: Mapping[str, Param]) -> Iterator[Problem]:
         yield Problem(("space", "weights"), text)
 
 
-def _start_problems(recipes: Any, params: Mapping[str, Param], data: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the values of starting points, one by one."""
+def _workers_problems(params: Mapping[str, Param], workers: Any) -> Iterator[Problem]:
+    """Architectures that have workers of their own and are not in the space."""
+    if not isinstance(workers, Mapping):
+        return
+    known = [str(value) for _, value in _values(params, "arch")] or [Hyperparameters.model_fields["arch"].default]
+    for name in workers:
+        if name != DEFAULT and name not in known:
+            matches = nearest(str(name), known, count=1)
+            remedy = f"write {matches[0]}" if matches else f"write default, or one of {', '.join(known)}"
+            yield Problem(("resources", "workers", str(name)), f"is no architecture of space.arch; {remedy}")
+
+
+def _start_problems(starts: Any, params: Mapping[str, Param], data: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the values of starting points, one by one, and with what earlier runs are mapped to."""
     written = data.get("space")
-    if not isinstance(recipes, list | tuple) or not isinstance(written, Mapping):
+    if not isinstance(written, Mapping):
         return
     whole = whole_space(params, data.get("augmentations"))
     unsound = [each.name for each in pipeline_params(data.get("augmentations")) if each.problems]
     known = list(dict.fromkeys([*written, *whole, *unsound]))
-    for index, raw in enumerate(recipes):
+    yield from map_problems(starts, known)
+    for index, raw in _recipes(starts):
         recipe, _ = parse_recipe(raw)
         problems = list(recipe_problems(recipe, whole))
         problems += [Problem((name,), _not_in_space(name, known)) for name in recipe if name not in known]
         yield from (problem.under("start_from", index) for problem in problems)
+
+
+def _recipes(starts: Any) -> list[tuple[int, Any]]:
+    """The entries of `start_from` that are no earlier runs, with their places."""
+    return [(index, raw) for index, raw in enumerate(entries_of(starts) or ()) if not names_a_run(raw)]
 
 
 def _not_in_space(name: str, known: Sequence[str]) -> str:
@@ -150,10 +166,10 @@ def _not_in_space(name: str, known: Sequence[str]) -> str:
     return f"{text}; add {name} to the space, or leave it at {Hyperparameters.model_fields[name].default}"
 
 
-def _start_space_problems(space: Space, recipes: Any) -> Iterator[Problem]:
+def _start_space_problems(space: Space, starts: Any) -> Iterator[Problem]:
     """Starting points whose values are right by themselves, and wrong beside each other."""
     known = {*space.searched, *space.fixed}
-    for index, raw in enumerate(recipes if isinstance(recipes, list | tuple) else ()):
+    for index, raw in _recipes(starts):
         recipe, wrong = parse_recipe(raw)
         if wrong or not recipe or not known.issuperset(recipe):
             continue

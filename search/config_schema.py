@@ -8,6 +8,7 @@ from typing import Any
 from search.domains import DOMAINS
 from search.parameters import fitting_types
 from search.pipeline_params import PREFIX
+from search.start_from import EarlierRun
 from trainables.hyperparameters import Hyperparameters
 
 Schema = dict[str, Any]
@@ -18,10 +19,12 @@ def space_schema() -> Schema:
     return _closed({name: _param(name, field) for name, field in _fields().items()}) | {"minProperties": 1}
 
 
-def recipe_schema() -> Schema:
-    """A list of starting points: values by parameter."""
+def start_schema() -> Schema:
+    """A list of starting points, which are values by parameter, and of earlier runs; or one such run."""
     arguments = {f"^{re.escape(PREFIX)}": {"type": ["string", "number", "boolean", "null"]}}
-    return {"type": "array", "items": _closed(_fields()) | {"patternProperties": arguments}}
+    recipe = _closed(_fields()) | {"patternProperties": arguments}
+    folder = {"type": "string", "minLength": 1, "description": EarlierRun.model_fields["run"].description}
+    return {"anyOf": [{"type": "array", "items": {"anyOf": [recipe, EarlierRun.model_json_schema(), folder]}}, folder]}
 
 
 def _fields() -> dict[str, Schema]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from search.config_errors import Problem, found, raise_problems
 from search.pipeline_params import pipeline_params
@@ -61,6 +61,29 @@ def _check_metric(metric: str) -> str:
     return metric
 
 
+def _check_metrics(value: Any) -> tuple[str, ...]:
+    """One validation metric, then static objectives; a lone metric may stand without a list."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"must be a metric or a list of names, found {found(value)}; write val_top1")
+    metric, *objectives = names
+    if metric in STATIC_OBJECTIVES:
+        raise ValueError(
+            f"must begin with a validation metric, found {metric!r}; write [val_top1, {metric}], or put it under limits"
+        )
+    _check_metric(metric)
+    for name in objectives:
+        if name in METRIC_MODES:
+            raise ValueError(
+                f"takes one validation metric, the first, found {metric} and {name}; keep one, beside any of "
+                f"{', '.join(STATIC_OBJECTIVES)}"
+            )
+        _check_static(name)
+    if len(set(objectives)) < len(objectives):
+        raise ValueError(f"names an objective twice, found {', '.join(objectives)}; keep one of each")
+    return tuple(names)
+
+
 def _check_static(name: str) -> str:
     if name not in STATIC_OBJECTIVES:
         known = ", ".join(STATIC_OBJECTIVES)
@@ -84,7 +107,26 @@ def _check_pipelines(value: Any) -> dict[str, tuple[AugmentationStep, ...]]:
 
 
 Slug = Annotated[str, AfterValidator(_check_slug), Field(json_schema_extra={"pattern": "^[a-z0-9_-]+$"})]
-Metric = Annotated[str, AfterValidator(_check_metric), Field(json_schema_extra={"enum": list(METRIC_MODES)})]
+_METRIC_SCHEMA = {"type": "string", "enum": list(METRIC_MODES)}
+Metrics = Annotated[
+    tuple[str, ...],
+    PlainValidator(_check_metrics),
+    PlainSerializer(lambda names: names[0] if len(names) == 1 else list(names)),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _METRIC_SCHEMA,
+                {
+                    "type": "array",
+                    "prefixItems": [_METRIC_SCHEMA],
+                    "items": {"enum": list(STATIC_OBJECTIVES)},
+                    "minItems": 1,
+                    "uniqueItems": True,
+                },
+            ]
+        }
+    ),
+]
 StaticObjective = Annotated[
     str, AfterValidator(_check_static), Field(json_schema_extra={"enum": list(STATIC_OBJECTIVES)})
 ]

@@ -10,20 +10,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.config import SearchConfig, to_yaml
-from search.ledger import Status, TrialRecord, rank
+from search.config import SearchConfig
+from search.ledger import Status, TrialRecord, pareto_front, rank
 from search.lint import lint
-from search.live import STATUS_NAMES, describe_params
+from search.progress import STATUS_NAMES, describe_params
+from search.report_pareto import shown_cost
+from search.restarts import Restarts
 from search.results import RunPaths
-from search.space import Space
+from search.tensorboard import command_for, tunnel_to
 
 if TYPE_CHECKING:
     from search.final_summary import FinalSummary
+    from search.knowledge import Knowledge
     from search.preflight import Preflight
     from search.session import Outcome
 
-SAMPLED_TRIALS = 5
 BEST_TRIALS = 10
+SHOWN_FRONT = 20
 SHOWN_SKIPPED = 5
 
 
@@ -39,15 +42,17 @@ def describe_start(console: Console, config: SearchConfig, paths: RunPaths, *, r
     verb = "resuming" if resumed else "searching"
     within = " / ".join(limit for limit in limits if limit) or "every combination"
     console.print(f"{verb} [bold]{paths.name}[/bold]: {config.task.data.name}, {within}, in {_shown(paths)}")
+    console.print(f"[dim]curves, at any time: {escape(command_for(_shown(paths)))}[/dim]", soft_wrap=True)
 
 
-def describe_search(console: Console, config: SearchConfig) -> None:
-    """The resolved search, a few sampled trials, and every architecture's parameter count; nothing is trained."""
-    console.print("[bold]resolved search[/bold]")
-    console.print(to_yaml(config), markup=False)
-    _describe_space(console, config.search_space)
-    _describe_samples(console, config)
-    _describe_architectures(console, config)
+def describe_tensorboard(console: Console, port: int | None) -> None:
+    """Where TensorBoard is to be seen, from here and from elsewhere."""
+    if port is None:
+        console.print("[yellow]TensorBoard did not start[/yellow]; the search goes on without it")
+        return
+    console.print(
+        f"TensorBoard: http://127.0.0.1:{port}/  [dim](from elsewhere: {tunnel_to(port)})[/dim]", soft_wrap=True
+    )
 
 
 def describe_warnings(console: Console, config: SearchConfig) -> None:
@@ -70,7 +75,33 @@ def check_visibly(console: Console, config: SearchConfig) -> Preflight:
             config, progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
         )
     _describe_images(console, found)
+    _describe_fusion(console, found)
     return found
+
+
+def gather_visibly(
+    console: Console, config: SearchConfig, preflight: Preflight, paths: RunPaths | None = None
+) -> Knowledge:
+    """What the earlier runs of `start_from` have to say, with lines on what of it does not carry over.
+
+    Args:
+        paths: a run that may have begun, and then knows it without them.
+    """
+    from search.earlier_runs import find_earlier
+    from search.gathering import gather
+    from search.knowledge import read_knowledge
+    from search.preflight import describe_hardware
+
+    knowledge = None if paths is None else read_knowledge(paths)
+    if knowledge is None:
+        earlier = find_earlier(config)
+        hardware = describe_hardware() if earlier else None
+        knowledge = gather(config, earlier, fingerprint=preflight.data.fingerprint, hardware=hardware)
+    for run in knowledge.runs:
+        if run.nothing:
+            console.print("[yellow]warning[/yellow]", end=" ")
+        console.print("\n".join(run.lines), markup=False)
+    return knowledge
 
 
 def _describe_images(console: Console, found: Preflight) -> None:
@@ -92,12 +123,28 @@ def _describe_images(console: Console, found: Preflight) -> None:
             console.print(f"  and {len(data.skipped) - SHOWN_SKIPPED} more, all in the run's environment.json")
 
 
+def _describe_fusion(console: Console, found: Preflight) -> None:
+    """Which trials of a device train together, where that is asked for."""
+    fused = [arch for arch, reason in found.unfused.items() if not reason]
+    if fused:
+        console.print(f"fused, if of one batch size: trials of {', '.join(fused)}", markup=False)
+    for arch, reason in found.unfused.items():
+        if reason:
+            console.print("[yellow]not fused[/yellow]", end=" ")
+            console.print(f"{arch}: {reason}; its trials take turns", markup=False)
+
+
 def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, outcome: Outcome) -> None:
     """What was found, how sure it is, where everything lies, and the commands that come next."""
-    ranked = [record for record in rank(outcome.records, metric=config.task.metric) if _usable(record)]
+    ranked = [record for record in rank(outcome.records, metric=config.metric) if record.is_usable]
     if ranked:
-        console.print(_best_trials(ranked[:BEST_TRIALS], config))
+        console.print(_trials("best trials, by validation", ranked[:BEST_TRIALS], config))
+        if config.objectives:
+            _describe_front(console, ranked, config)
     _describe_failures(console, outcome.records)
+    restarts = sum((record.restarts for record in outcome.records), start=Restarts()).words
+    if restarts:
+        console.print(f"trials {restarts}, each from its last checkpoint", highlight=False)
     for name, count in outcome.refused.items():
         console.print(f"{count} proposal(s) not run: {name} above {config.limits[name]:g}", highlight=False)
     if outcome.final is not None:
@@ -119,8 +166,10 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     lines = [("everything", shown)]
     if paths.report.is_file():
         lines.append(("report", f"{shown}/{paths.report.name}"))
-    lines.append(("curves", f"tensorboard --logdir {shown}/trials"))
+    lines.append(("curves", command_for(shown)))
     lines.append(("study", f"optuna-dashboard {shown}/study.log"))
+    if config.objectives:
+        lines.append(("export", f"python -m search.export {shown} --trial N"))
     if outcome.state == "finished":
         lines.append(("predict", f"python -m search.predict {shown} IMAGE..."))
     else:
@@ -164,62 +213,31 @@ def _describe_earlier(console: Console, earlier: list[dict[str, Any]], *, key: s
         console.print(f"[yellow]the test split was opened for earlier winners too[/yellow]: {said}")
 
 
-def _describe_space(console: Console, space: Space) -> None:
-    table = Table(title="space", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("parameter")
-    table.add_column("values")
-    for name, text in space.describe():
-        table.add_row(name, text)
-    console.print(table)
-    if space.num_combinations is not None:
-        console.print(f"{space.num_combinations:,} combinations")
+def _describe_front(console: Console, ranked: list[TrialRecord], config: SearchConfig) -> None:
+    """The trade-offs that were found: for each, no other trial is as good in everything and better in something."""
+    front = set(pareto_front(ranked, metric=config.metric, objectives=config.objectives))
+    best = [record for record in ranked if record.number in front]
+    console.print(_trials("Pareto front", best[:SHOWN_FRONT], config))
+    if len(best) > SHOWN_FRONT:
+        console.print(f"and {len(best) - SHOWN_FRONT} more, all marked in leaderboard.csv", highlight=False)
 
 
-def _describe_samples(console: Console, config: SearchConfig) -> None:
-    """Trials as the sampler would begin: recipes first, then draws by the configured seed."""
-    import optuna
-
-    from search.samplers import build_sampler
-    from search.study import enqueue_recipes
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = config.search_space
-    study = optuna.create_study(sampler=build_sampler(config.sampler, trials_so_far=0, space=space))
-    enqueue_recipes(study, config.starting_points, space)
-    table = Table(title="first trials", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in space.searched:
-        table.add_column(name)
-    for _ in range(SAMPLED_TRIALS):
-        params = space.suggest(study.ask())
-        if space.forbidden(params) is not None:
-            continue
-        table.add_row(*(_cell(params.get(name)) for name in space.searched))
-    console.print(table)
-
-
-def _describe_architectures(console: Console, config: SearchConfig) -> None:
-    found = check_visibly(console, config)
-    table = Table(title="architectures", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("name")
-    table.add_column("parameters", justify="right")
-    for arch, count in found.num_parameters.items():
-        table.add_row(arch, f"{count:,}")
-    console.print(table)
-
-
-def _best_trials(records: list[TrialRecord], config: SearchConfig) -> Table:
-    table = Table(title="best trials, by validation", title_justify="left", box=None, padding=(0, 2, 0, 0))
+def _trials(title: str, records: list[TrialRecord], config: SearchConfig) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("", justify="right")
     table.add_column("trial", justify="right")
-    table.add_column(config.task.metric, justify="right")
+    table.add_column(config.metric, justify="right")
+    for name in config.objectives:
+        table.add_column(name, justify="right")
     table.add_column("epochs", justify="right")
     table.add_column("ended")
     table.add_column("parameters", overflow="fold")
     for place, record in enumerate(records, start=1):
         score = f"{record.score:.4f}"
+        costs = [shown_cost(record.objectives[name]) for name in config.objectives]
         ended = "interrupted" if record.status is Status.RUNNING else STATUS_NAMES[record.status]
         table.add_row(
-            str(place), str(record.number), score, str(record.epochs), ended, describe_params(record.params),
+            str(place), str(record.number), score, *costs, str(record.epochs), ended, describe_params(record.params),
             style="bold" if place == 1 else None,
         )  # fmt: skip
     return table
@@ -232,19 +250,9 @@ def _describe_failures(console: Console, records: list[TrialRecord]) -> None:
         console.print(f"{cause}: {message}", markup=False)
 
 
-def _usable(record: TrialRecord) -> bool:
-    return record.score is not None and record.status is not Status.FAILED
-
-
 def _shown(paths: RunPaths) -> str:
     """The run's folder as a person would type it."""
     from pathlib import Path
 
     root = paths.root
     return str(root.relative_to(Path.cwd())) if root.is_relative_to(Path.cwd()) else str(root)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -38,13 +38,14 @@ class Used:
 
 def used_by(config: SearchConfig, paths: RunPaths) -> Used:
     """What the study of a run says; zeros where there is none yet."""
-    from search.study import ELAPSED_S
+    from search.trial_attrs import ELAPSED_S
 
     study = read_trials(paths)
     records = records_of(study.trials, config)
     spending = Spending(BudgetConfig(), config.resources)
     for record in records:
-        spending.add(epochs=record.trained_epochs, train_s=record.train_s)
+        workers = config.workers_of(record.params)
+        spending.add(epochs=record.trained_epochs, train_s=record.train_s, workers=workers)
     return Used(
         trials=sum(record.lineage is None for record in records),
         epochs=spending.epochs,

@@ -10,7 +10,9 @@ from pydantic import BaseModel
 
 from search.algorithm_config import SamplerConfig, SchedulerConfig
 from search.budget_config import BudgetConfig, FinalConfig, KeepConfig
-from search.config import ResourcesConfig, SearchConfig, TaskConfig
+from search.config import SearchConfig, TaskConfig
+from search.resources_config import ResourcesConfig
+from search.start_from import EarlierRun
 from trainables.conditions import CONDITIONS
 from trainables.config import DataConfig, SplitConfig
 from trainables.hyperparameters import Hyperparameters
@@ -36,6 +38,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("budget", BudgetConfig),
     ("keep", KeepConfig),
     ("final", FinalConfig),
+    ("start_from: an earlier run", EarlierRun),
     ("all sections", SearchConfig),
 )
 

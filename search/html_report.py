@@ -9,16 +9,10 @@ from search.config import SearchConfig
 from search.importance import parameter_importances
 from search.ledger import Status, TrialRecord
 from search.rank_correlation import rung_correlations
-from search.report_extras import (
-    ParetoFront,
-    Retrainings,
-    augmentation_section,
-    pareto_data,
-    pareto_section,
-    retraining_section,
-)
+from search.report_extras import Retrainings, augmentation_section, retraining_section
 from search.report_figures import chart_data, curves_section, history_section, parameters_section
 from search.report_html import Html, duration, join, number, page, section, tag
+from search.report_pareto import pareto_data, pareto_section
 from search.report_sections import (
     failure_section,
     importance_section,
@@ -62,7 +56,6 @@ def write_html_report(
     records: list[TrialRecord],
     *,
     data: ImageData | None = None,
-    pareto: ParetoFront | None = None,
     retrainings: Sequence[Retrainings] = (),
 ) -> Path:
     """Writes a run's `report.html`, whatever state the run is in; what is not there yet is left out.
@@ -71,7 +64,6 @@ def write_html_report(
 
     Args:
         data: the run's images, for pictures of mistakes; loaded again by default where there are mistakes to show.
-        pareto: where the search had two objectives.
         retrainings: of the best trials, where there were some.
 
     Returns:
@@ -84,13 +76,11 @@ def write_html_report(
     if data is None and (paths.test / "predictions.csv").is_file():
         data = _images(source)
     path = paths.report
-    write_text(path, _render(source, data=data, pareto=pareto, retrainings=retrainings))
+    write_text(path, _render(source, data=data, retrainings=retrainings))
     return path
 
 
-def _render(
-    source: ReportSource, *, data: ImageData | None, pareto: ParetoFront | None, retrainings: Sequence[Retrainings]
-) -> str:
+def _render(source: ReportSource, *, data: ImageData | None, retrainings: Sequence[Retrainings]) -> str:
     records, metric = source.records, source.metric
     correlations = rung_correlations(records, metric=metric, rungs=source.rungs)
     importances = parameter_importances(records, domains=source.domains, metric=metric)
@@ -100,7 +90,7 @@ def _render(
             curves_section(source),
             importance_section(source, importances),
             parameters_section(source),
-            pareto_section(pareto),
+            pareto_section(source),
             rung_section(source, correlations),
             time_section(source),
             failure_section(records),
@@ -131,7 +121,7 @@ def _render(
             tag("footer", "Written by vistune. This page holds all it shows; nothing is loaded from elsewhere."),
         ]
     )
-    shown = {**chart_data(source), "pareto": pareto_data(pareto)}
+    shown = {**chart_data(source), "pareto": pareto_data(source)}
     return page(title=f"{source.paths.name}: vistune report", body=body, data=shown, scripts=_SCRIPTS)
 
 

@@ -65,13 +65,17 @@ def _named(file: YamlFile) -> list[tuple[str, int]]:
     written = file.data[INCLUDE]
     items = written if isinstance(written, list) else [written]
     line = file.line_of((INCLUDE,)) or 1
-    if not items or not all(isinstance(item, str) and item for item in items):
-        wrong = next((item for item in items if not isinstance(item, str) or not item), written)
+    if not items or not all(map(_is_path, items)):
+        wrong = next((item for item in items if not _is_path(item)), written)
         raise ConfigError(
             f"{file.path}:{line}: {INCLUDE}: must be a path or a list of paths, found {found(wrong)}; "
             f"write {INCLUDE}: base.yaml"
         )
     return [(item, file.line_of((INCLUDE, index)) or line) for index, item in enumerate(items)]
+
+
+def _is_path(item: Any) -> bool:
+    return isinstance(item, str) and item != "" and "\0" not in item
 
 
 def _without(file: YamlFile, key: str) -> YamlFile:

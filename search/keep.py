@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 from bisect import insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from search.budget_config import KeepConfig
-from search.ledger import RankKey, TrialRecord, rank_key
+from search.ledger import TrialRecord, pareto_front, rank_key
 
 _GIB = 2**30
 _log = logging.getLogger(__name__)
+
+
+class _Kept(NamedTuple):
+    record: TrialRecord
+    size: int  # bytes
 
 
 class Keeper:
@@ -21,16 +27,26 @@ class Keeper:
 
     Args:
         weights: the file of a trial's best weights, by number.
+        objectives: what the search makes small; the weights of the Pareto front always stay.
         at_least: trials whose weights stay whatever their size: those that the winner is chosen from.
     """
 
-    def __init__(self, config: KeepConfig, *, metric: str, weights: Callable[[int], Path], at_least: int = 1) -> None:
+    def __init__(
+        self,
+        config: KeepConfig,
+        *,
+        metric: str,
+        objectives: Sequence[str] = (),
+        weights: Callable[[int], Path],
+        at_least: int = 1,
+    ) -> None:
         self._most = None if config.top is None else max(config.top, at_least)
         self._most_bytes = None if config.gib is None else config.gib * _GIB
         self._at_least = at_least
         self._metric = metric
+        self._objectives = tuple(objectives)
         self._weights = weights
-        self._kept: list[tuple[RankKey, int, int]] = []  # from best to worst: key, number, bytes
+        self._kept: list[_Kept] = []  # from best to worst
         self._bytes = 0
 
     def take_up(self, records: Iterable[TrialRecord]) -> None:
@@ -46,16 +62,23 @@ class Keeper:
         if not path.is_file():
             return
         size = path.stat().st_size
-        insort(self._kept, (rank_key(record, metric=self._metric), record.number, size))
+        insort(self._kept, _Kept(record, size), key=lambda kept: rank_key(kept.record, metric=self._metric))
         self._bytes += size
-        while self._too_much():
-            _, number, size = self._kept.pop()
-            self._bytes -= size
-            self._remove(self._weights(number))
+        while self._too_much() and (worst := self._worst()) is not None:
+            self._kept.remove(worst)
+            self._bytes -= worst.size
+            self._remove(self._weights(worst.record.number))
+
+    def _worst(self) -> _Kept | None:
+        """Whose weights go next; None when all have to stay."""
+        others = self._kept[self._at_least :]
+        if not self._objectives:
+            return others[-1] if others else None
+        every = (kept.record for kept in self._kept)
+        front = set(pareto_front(every, metric=self._metric, objectives=self._objectives))
+        return next((kept for kept in reversed(others) if kept.record.number not in front), None)
 
     def _too_much(self) -> bool:
-        if len(self._kept) <= self._at_least:
-            return False
         too_many = self._most is not None and len(self._kept) > self._most
         return too_many or (self._most_bytes is not None and self._bytes > self._most_bytes)
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from search.config import ResourcesConfig, SearchConfig
+from search.config import SearchConfig
+from search.redaction import redacted
+from search.resources_config import ResourcesConfig
 from search.results import RunPaths
 from trainables.config import TrialConfig
-from trainables.errors import ConfigError, OutOfMemoryError, VistuneError
+from trainables.errors import OutOfMemoryError, SupersededError, VistuneError
+
+if TYPE_CHECKING:
+    from search.restarts import Interruption
+    from search.worker_group import WorkerGroup
 
 # Key of a result that says: this trial cannot go on, and why. Sent as a result rather than raised, because an
 # exception costs the actor, and a new actor costs seconds of imports.
 FAILURE = "failure"
 CAUSE = "cause"
+# Key of such a result where the trial lost a worker, and which `search.restarts.Kind` of loss it was.
+INTERRUPTION = "interruption"
 OUT_OF_MEMORY = "out of memory"
 
 
@@ -29,6 +37,12 @@ class TrialTask:
     trial_dir: str
     trial: dict[str, Any]
     num_threads: int
+    workers: int = 1
+
+    @property
+    def kind(self) -> str:
+        """Trials of the same kind can perhaps be fused."""
+        return f"{self.trial.get('arch')}, batches of {self.trial.get('batch_size')}"
 
 
 @dataclass(frozen=True)
@@ -37,10 +51,12 @@ class Launch:
 
     Attributes:
         run: the run's folder.
+        pool: the `HostPool` whose hosts train the trials; None where each trains in its own actor.
     """
 
     run: str
     config: SearchConfig
+    pool: Any = None
 
     @cached_property
     def _shared(self) -> dict[str, Any]:
@@ -50,20 +66,29 @@ class Launch:
     def resources(self) -> ResourcesConfig:
         return self.config.resources
 
+    @property
+    def keeps_groups(self) -> bool:
+        """Whether a worker group serves more than one trial: not where the next may be of another size."""
+        return len(self.config.trial_sizes) == 1
+
     def task(self, number: int, params: Mapping[str, Any]) -> TrialTask:
         return TrialTask(
             number=number,
             trial_dir=str(RunPaths(Path(self.run)).trial(number)),
             trial={**self._shared, **self.config.trial_fields(params)},
-            num_threads=max(1, int(self.resources.cpus_per_worker)),
+            num_threads=self.resources.num_threads,
+            workers=self.config.workers_of(params),
         )
 
     def trainable(self) -> Callable[[dict[str, Any]], None]:
         """The function that Tune calls with `{number, params}`."""
-        run_trial = run_on_worker_group if self.resources.workers > 1 else run_in_actor
 
         def trial(config: dict[str, Any]) -> None:
             task = self.task(config["number"], config["params"])
+            if self.pool is not None:
+                run_trial = run_on_host
+            else:
+                run_trial = run_on_worker_group if task.workers > 1 else run_in_actor
             report_failure_of(lambda: run_trial(task, self), task)
 
         return trial
@@ -72,55 +97,49 @@ class Launch:
 def run_in_actor(task: TrialTask, launch: Launch) -> None:
     """A one-worker trial: trains in the actor that Tune gave it."""
     del launch
+    from search.storage import require_run
     from trainables.ray_runtime import TuneRuntime
     from trainables.train import train
 
+    require_run(Path(task.trial_dir))
     train(
         TrialConfig.model_validate(task.trial),
         TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
     )
 
 
+def run_on_host(task: TrialTask, launch: Launch) -> None:
+    """One of several trials in a process."""
+    import ray.tune
+
+    from search.trial_host import train_on_host
+
+    train_on_host(task, launch.pool, report=ray.tune.report)
+
+
 def run_on_worker_group(task: TrialTask, launch: Launch) -> None:
     """A trial with several workers: drives a Ray Train worker group and forwards its reports."""
-    from ray.tune.integration.ray_train import TuneReportCallback
+    import ray.tune
 
-    scratch = str(RunPaths(Path(launch.run)).tune)
-    run_on_group(task, launch.resources, scratch=scratch, name=f"train-{task.number:04d}", report=TuneReportCallback())
-
-
-def run_on_group(task: TrialTask, resources: ResourcesConfig, *, scratch: str, name: str, report: Any = None) -> None:
-    """Trains on a Ray Train worker group.
-
-    Args:
-        scratch: folder for Ray Train's own bookkeeping; what a resume needs is written by `train`.
-        report: callback that forwards the reports of the group.
-    """
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    TorchTrainer(
-        run_in_worker,
-        train_loop_config=asdict(task),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker=worker_resources(resources),
-        ),
-        run_config=ray.train.RunConfig(name=name, storage_path=scratch, callbacks=[] if report is None else [report]),
-    ).fit()
+    group = _group_for(task, launch)
+    try:
+        group.train(task, report=ray.tune.report)
+    finally:
+        if not launch.keeps_groups:
+            group.close()
 
 
-def run_in_worker(config: dict[str, Any]) -> None:
-    """One worker of a Ray Train group."""
-    from trainables.ray_runtime import TrainRuntime
-    from trainables.train import train
+# The worker group that this process drives, from one trial to the next.
+_groups: list[WorkerGroup] = []
 
-    task = TrialTask(**config)
-    train(
-        TrialConfig.model_validate(task.trial),
-        TrainRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
-    )
+
+def _group_for(task: TrialTask, launch: Launch) -> WorkerGroup:
+    from search.worker_group import WorkerGroup
+
+    if not _groups or _groups[-1].is_over:
+        scratch = str(RunPaths(Path(launch.run)).tune)
+        _groups[:] = [WorkerGroup(task.workers, launch.resources, scratch=scratch)]
+    return _groups[-1]
 
 
 def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
@@ -130,18 +149,34 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
     """
     import ray.tune
 
+    from search.interruptions import interruption_of
     from trainables.checkpoint import TrialFiles
 
     try:
         body()
     except Exception as error:
         root = root_cause(error)
+        lost = interruption_of_files(root) or interruption_of(error, in_group=task.workers > 1)
+        if lost is not None:
+            ray.tune.report({FAILURE: lost.message, CAUSE: lost.kind.value, INTERRUPTION: lost.kind.value})
+            return
         told = TrialFiles(Path(task.trial_dir)).failure
         told.parent.mkdir(parents=True, exist_ok=True)
-        told.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        if _breaks_the_process(root):
+        told.write_text(redacted("".join(traceback.format_exception(error))), encoding="utf-8")
+        if breaks_the_process(root):
             raise
         ray.tune.report({FAILURE: _message(root), CAUSE: cause_of(root)})
+
+
+def interruption_of_files(error: BaseException) -> Interruption | None:
+    """What is no fault of the trial: the results folder cannot be written, or is another process's by now."""
+    from search.restarts import Interruption, Kind
+    from trainables.storage_errors import storage_error
+
+    if isinstance(error, SupersededError):
+        return Interruption(Kind.LOST, _message(error))
+    found = None if isinstance(error, VistuneError) else storage_error(error)
+    return None if found is None else Interruption(Kind.STORAGE, _message(found))
 
 
 def cause_of(error: BaseException) -> str:
@@ -164,39 +199,13 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def worker_resources(resources: ResourcesConfig) -> dict[str, float]:
-    """What one worker asks of the cluster, as Ray counts it."""
-    needs = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    return {kind: amount for kind, amount in needs.items() if amount > 0}
-
-
-def concurrent_trials(resources: ResourcesConfig, *, cluster: dict[str, float]) -> int:
-    """How many trials fit on a cluster at once.
-
-    Args:
-        cluster: the cluster's resources as Ray counts them: CPU, GPU.
-
-    Raises:
-        ConfigError: if not even one trial fits; says what one needs and what there is.
-    """
-    needs = {kind: resources.workers * amount for kind, amount in worker_resources(resources).items()}
-    most = min(int(cluster.get(kind, 0.0) / amount + 1e-6) for kind, amount in needs.items())
-    if most < 1:
-        asked = " and ".join(f"{amount:g} {kind}" for kind, amount in needs.items())
-        there = " and ".join(f"{cluster.get(kind, 0.0):g} {kind}" for kind in needs)
-        raise ConfigError(
-            f"resources: one trial needs {asked} ({resources.workers} workers), the cluster has {there}; "
-            f"lower resources.workers, cpus_per_worker or gpus_per_worker, or give --address of a larger cluster"
-        )
-    return min(most, resources.max_concurrent_trials or most)
-
-
 def _message(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = redacted(str(error)).strip().splitlines()
     return lines[0][:500] if lines else type(error).__name__
 
 
-def _breaks_the_process(error: BaseException) -> bool:
+def breaks_the_process(error: BaseException) -> bool:
+    """Whether no later trial could use the process: the error is of the CUDA context."""
     import torch
 
     return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)

@@ -21,6 +21,8 @@ _RARE = 0.02
 _MOSTLY = 0.8
 # Decades of a logarithmic range beyond which one end is probably a slip.
 _DECADES = 9
+# Samplers that begin with random trials.
+_LEARN = ("forest", "tpe", "gp", "cmaes")
 
 
 def lint(config: SearchConfig) -> list[str]:
@@ -132,10 +134,10 @@ def _budget(config: SearchConfig, space: Space) -> Iterator[str]:
             "give domains more values, or lower trials"
         )
     startup = config.sampler.startup_trials
-    if config.sampler.name == "tpe" and trials is not None and startup >= trials:
+    if config.sampler.name in _LEARN and trials is not None and startup >= trials:
         yield (
-            f"sampler.startup_trials: tpe never begins to learn, found {startup} random trials of {trials}; "
-            f"lower it to {max(1, trials // 4)}, or raise budget.trials"
+            f"sampler.startup_trials: {config.sampler.name} never begins to learn, found {startup} random trials of "
+            f"{trials}; lower it to {max(1, trials // 4)}, or raise budget.trials"
         )
     if any(isinstance(param, Domain) and param.prior is not None for param in config.space.values()) and startup == 0:
         yield (

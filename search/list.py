@@ -102,7 +102,16 @@ def _line(paths: RunPaths) -> RunLine:
         if paths.summary.is_file() and not running:
             return _ended(paths, _object(paths.summary), metric=metric, started=started, num_bytes=num_bytes)
         return _under_way(paths, running=running, metric=metric, started=started, num_bytes=num_bytes)
-    except (OSError, ValueError, KeyError, TypeError, VistuneError, yaml.YAMLError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        VistuneError,
+        yaml.YAMLError,
+    ) as error:
         told = str(error).strip().splitlines() or [type(error).__name__]
         problem = told[0] if isinstance(error, VistuneError) else f"{type(error).__name__}: {told[0]}"
         return RunLine(paths.name, "damaged", started=started, num_bytes=num_bytes, problem=problem)
@@ -143,7 +152,8 @@ def _metric(path: Path) -> str:
         raise ConfigError(f"{path.name}: is missing; restore it from a copy, or remove the run")
     config = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        return str(config["task"]["metric"])
+        metric = config["task"]["metric"]
+        return str(metric[0] if isinstance(metric, list) else metric)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{path.name}: names no task.metric; restore it from a copy, or remove the run") from error
 
@@ -151,7 +161,7 @@ def _metric(path: Path) -> str:
 def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: is no JSON ({error}); restore it from a copy, or remove the run") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path.name}: must hold an object, found {type(value).__name__}; restore it from a copy")

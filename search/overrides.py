@@ -12,6 +12,7 @@ from search.domains import Domain, Param
 from search.matching import parse_match
 from search.parameters import parse_recipe, parse_space, recipe_problems
 from search.pipeline_params import PREFIX
+from search.start_from import names_a_run
 from search.yaml_file import parse_value
 from trainables.errors import ConfigError
 
@@ -119,12 +120,22 @@ def _release_starting_points(data: dict[str, Any], names: set[str]) -> None:
     params, _ = parse_space(data["space"])
     whole = whole_space(params, data.get("augmentations"))
     for recipe in recipes:
+        if names_a_run(recipe):
+            _release_mapped(recipe, names - set(whole))
+            continue
         values, _ = parse_recipe(recipe)
         for name in values:
             lost = name not in whole and (name in names or (name.startswith(PREFIX) and "augment" in names))
             if lost or (name in names and any(recipe_problems({name: values[name]}, whole))):
                 del recipe[name]
     data["start_from"] = [recipe for recipe in recipes if recipe != {}]
+
+
+def _release_mapped(run: Any, gone: set[str]) -> None:
+    """No parameter of an earlier run stands for one that has left the space."""
+    mapped = run.get("map") if isinstance(run, dict) else None
+    if isinstance(mapped, dict):
+        run["map"] = {there: here for there, here in mapped.items() if here not in gone}
 
 
 def _assign(data: dict[str, Any], keys: Sequence[str], value: Any) -> tuple[Loc, str | None]:

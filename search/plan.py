@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from search.plan_cost import Cost
     from search.plan_population import Population
 
-_CHECKPOINT = 3  # a trial in training keeps weights and the optimizer's two states, beside its best weights
+_CHECKPOINT = 6  # a trial in training keeps weights and the optimizer's two states twice, beside its best weights
 _GIB = 2**30
 _FEW_TRIALS = 10
 _ROUNDS = 4
@@ -88,10 +88,9 @@ def estimate(config: SearchConfig, costs: Sequence[Cost], *, concurrent: int, sp
     """
     from search.plan_cost import mean_epoch_s
     from search.plan_population import expected_population
-    from search.spending import devices_of
 
     epoch_s = mean_epoch_s(config, costs) / speed
-    devices = devices_of(config.resources)
+    devices = _mean_workers(config) * config.resources.devices_per_worker
     trials, ends_by = 100, ""
     for _ in range(_ROUNDS):  # fewer trials train longer each, since the first at a rung go on
         trial_epochs = expected_population(config, trials=trials).epochs / trials
@@ -106,7 +105,7 @@ def estimate(config: SearchConfig, costs: Sequence[Cost], *, concurrent: int, sp
         population=population,
         concurrent=concurrent,
         epoch_s=epoch_s,
-        wall_s=work_s / min(concurrent, trials),
+        wall_s=work_s / min(_devices(config, concurrent), trials),
         device_hours=work_s * devices / 3600,
         ends_by=ends_by,
         disk_gib=weights * (kept + _CHECKPOINT * concurrent) / _GIB,
@@ -115,32 +114,37 @@ def estimate(config: SearchConfig, costs: Sequence[Cost], *, concurrent: int, sp
 
 def _limits(config: SearchConfig, *, trial_epochs: float, trial_s: float, concurrent: int) -> dict[str, float]:
     """How many trials each limit of the budget allows."""
-    from search.spending import devices_of
-
     budget = config.budget
     most = {
         "trials": budget.trials or config.search_space.num_combinations,
         "epochs": None if budget.epochs is None else budget.epochs / trial_epochs,
-        "time": None if budget.time_s is None else budget.time_s * concurrent / trial_s,
+        "time": None if budget.time_s is None else budget.time_s * _devices(config, concurrent) / trial_s,
         "device_hours": None
         if budget.device_hours is None
-        else budget.device_hours * 3600 / (trial_s * devices_of(config.resources)),
+        else budget.device_hours * 3600 / (trial_s * _mean_workers(config) * config.resources.devices_per_worker),
     }
     return {name: float(limit) for name, limit in most.items() if limit is not None}
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from search.cluster_nodes import Cluster, check_fits, worker_resources
     from search.config import load_search, with_absolute_root
     from search.console import open_console
-    from search.describe import check_visibly
-    from search.launch import concurrent_trials
+    from search.describe import check_visibly, gather_visibly
+    from search.earlier_runs import find_earlier
     from search.plan_cost import measure_costs
 
     config = with_absolute_root(load_search(options.space, overrides=options.overrides))
+    find_earlier(config)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(_num_gpus())}
-    concurrent = options.trials_at_a_time or concurrent_trials(config.resources, cluster=here)
+    concurrent = options.trials_at_a_time
+    if concurrent is None:
+        check_fits(config.resources, config.trial_sizes, Cluster([here]))
+        slots = Cluster([here]).slots(worker_resources(config.resources)) * config.resources.trials_at_a_slot
+        fit = int(slots / _mean_workers(config))
+        concurrent = max(1, min(fit, config.resources.max_concurrent_trials or fit))
     with open_console() as console:
-        check_visibly(console, config)
+        gather_visibly(console, config, check_visibly(console, config))
         console.print("timing a few steps of each architecture")
         costs = measure_costs(config)
         found = estimate(config, costs, concurrent=concurrent, speed=options.speed)
@@ -151,7 +155,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _describe(console: Console, config: SearchConfig, costs: Sequence[Cost], found: Estimate) -> None:
     from rich.table import Table
 
-    from search.live import format_duration
+    from search.progress import format_duration
 
     table = Table(title="architectures, on this machine", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("name", "batch", "parameters", "memory (MiB)", "images/s", "epoch (s)"):
@@ -188,11 +192,23 @@ def _describe(console: Console, config: SearchConfig, costs: Sequence[Cost], fou
     notes = ["start-up, waiting and the final retrainings come on top"]
     if found.population.trials < _FEW_TRIALS:
         notes.append("with so few trials chance decides how many reach a rung")
-    if config.resources.workers > 1:
+    if config.resources.trials_per_device > 1:
+        notes.append("trials that share a device are taken to be no faster than one after the other")
+    if config.resources.has_groups:
         notes.append("a group of workers is taken to be as fast as one with all its cores")
     console.print(
         f"[dim]Estimates: random trials whose early scores order them as the final ones do; {'; '.join(notes)}.[/dim]"
     )
+
+
+def _devices(config: SearchConfig, concurrent: int) -> float:
+    """On how many devices, or groups of them, so many trials run, each as fast as alone."""
+    return max(1.0, concurrent / config.resources.trials_per_device)
+
+
+def _mean_workers(config: SearchConfig) -> float:
+    """Workers of a trial, on average over the architectures."""
+    return mean(config.workers_of({"arch": arch}) for arch in config.architectures)
 
 
 def _span(values: Sequence[float], form: str) -> str:

@@ -97,7 +97,8 @@ def _measure(config: SearchConfig, trial: TrialConfig) -> Cost:
     resources = config.resources
     cuda = resources.gpus_per_worker > 0 and torch.cuda.is_available()
     runtime = LocalRuntime(
-        device="cuda" if cuda else "cpu", num_threads=max(1, int(resources.cpus_per_worker * resources.workers))
+        device="cuda" if cuda else "cpu",
+        num_threads=max(1, int(resources.cpus_per_worker * config.workers_of({"arch": trial.arch}))),
     )
     threads = torch.get_num_threads()
     try:

@@ -66,7 +66,7 @@ def _promoted(trials: int, marks: list[int], *, reduction_factor: int) -> list[f
 def _simulated(config: SearchConfig, *, trials: int, seed: int) -> list[int]:
     """Epochs that each trial trains."""
     rng = random.Random(seed)
-    metric, most = config.task.metric, config.scheduler.max_epochs
+    metric, most = config.metric, config.scheduler.max_epochs
     scheduler = build_scheduler(config.scheduler, metric=metric, space=config.search_space, seed=seed)
     sign = 1.0 if metric not in ("val_loss", "val_ece") else -1.0
     lengths = []

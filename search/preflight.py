@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +15,16 @@ import torch
 from search.config import SearchConfig
 from search.domains import CategoricalDomain
 from search.draws import GivenDraw
-from search.limits import Limits
+from search.git_commit import git_commit
+from search.limits import excess
+from search.measured_costs import MeasuredCosts
+from search.redaction import redacted
 from trainables.augment import check_augment
 from trainables.config import TrialConfig
 from trainables.data import ImageData, load_data
 from trainables.decode import Progress
 from trainables.errors import ConfigError, ModelError, VistuneError
+from trainables.fusable import find_fusion
 from trainables.models import check_model, input_spec
 from trainables.splits import Splits, make_splits
 from trainables.trial_state import check_labels
@@ -47,11 +49,13 @@ class Preflight:
 
     Attributes:
         num_parameters: trainable parameters of each architecture in the space.
+        unfused: with `resources.fused`, why trials of an architecture do not train together; empty where they do.
     """
 
     data: ImageData
     splits: Splits
     num_parameters: dict[str, int]
+    unfused: dict[str, str] = field(default_factory=dict)
 
 
 def check_search(config: SearchConfig, *, progress: Progress | None = None) -> Preflight:
@@ -84,22 +88,39 @@ def check_search(config: SearchConfig, *, progress: Progress | None = None) -> P
         raise ModelError("\n".join(dict.fromkeys(problems)))
     _check_batch_sizes(config)
     _check_limits(config, data)
-    return Preflight(data=data, splits=splits, num_parameters=num_parameters)
+    return Preflight(data=data, splits=splits, num_parameters=num_parameters, unfused=_unfused(config, data))
+
+
+def _unfused(config: SearchConfig, data: ImageData) -> dict[str, str]:
+    if not config.resources.fused:
+        return {}
+    found = {}
+    for arch in choices(config, "arch"):
+        trial = first_trial(config, arch=arch)
+        size, in_chans = _input_of(trial, data)
+        fusion = find_fusion(trial, num_classes=len(data.class_names), in_chans=in_chans, image_size=size)
+        found[arch] = fusion.reason
+    return found
 
 
 def _check_arch(trial: TrialConfig, data: ImageData) -> int:
     """Number of parameters of the trial's network, which takes the images; all its parts must be at hand."""
-    _, image_size, _, in_chans = data.shape
-    anything = ([0.5] * in_chans, [0.25] * in_chans)
-    spec = input_spec(trial, data_mean_std=anything, in_chans=in_chans, image_size=image_size)
-    sizes = {trial.fidelity.image_size(epoch, size=spec.size) for epoch in range(trial.max_epochs)}
+    size, in_chans = _input_of(trial, data)
+    sizes = {trial.fidelity.image_size(epoch, size=size) for epoch in range(trial.max_epochs)}
     return check_model(
         trial,
         num_classes=len(data.class_names),
         in_chans=in_chans,
-        image_size=spec.size,
-        other_sizes=sorted(sizes - {spec.size}),
+        image_size=size,
+        other_sizes=sorted(sizes - {size}),
     )
+
+
+def _input_of(trial: TrialConfig, data: ImageData) -> tuple[int, int]:
+    """Side in pixels, and channels, of what the trial's network takes."""
+    _, image_size, _, in_chans = data.shape
+    anything = ([0.5] * in_chans, [0.25] * in_chans)
+    return input_spec(trial, data_mean_std=anything, in_chans=in_chans, image_size=image_size).size, in_chans
 
 
 def _check_augment(trial: TrialConfig, data: ImageData) -> None:
@@ -130,8 +151,8 @@ def describe_run(config: SearchConfig, preflight: Preflight) -> dict[str, Any]:
     """What identifies a run: code, packages, data, seeds, hardware, command."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
-        "git_commit": _git_commit(),
+        "command": redacted(" ".join(sys.argv)),
+        "git_commit": git_commit(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "data": {
@@ -147,22 +168,28 @@ def describe_run(config: SearchConfig, preflight: Preflight) -> dict[str, Any]:
             "skipped": list(preflight.data.skipped),
         },
         "seeds": {"search_and_training": config.sampler.seed, "split": config.task.split.seed},
-        "hardware": {
-            "machine": platform.machine(),
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        },
+        "hardware": describe_hardware(),
+        **({"unfused": preflight.unfused} if preflight.unfused else {}),
+    }
+
+
+def describe_hardware() -> dict[str, Any]:
+    """This machine."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
 
 def _check_batch_sizes(config: SearchConfig) -> None:
-    smallest = min(choices(config, "batch_size"))
-    if smallest < config.resources.workers:
+    smallest, workers = min(choices(config, "batch_size")), max(config.trial_sizes)
+    if smallest < workers:
         raise ConfigError(
-            f"space.batch_size: {smallest} images cannot be split over resources.workers: {config.resources.workers}; "
-            f"use batch sizes of {config.resources.workers} or more"
+            f"space.batch_size: {smallest} images cannot be split over resources.workers: {workers}; "
+            f"use batch sizes of {workers} or more"
         )
 
 
@@ -172,28 +199,15 @@ def _check_limits(config: SearchConfig, data: ImageData) -> None:
         name.startswith("cnn_") or name == "input_size" for name in config.search_space.searched
     ):
         return
-    limits = Limits(config, data)
-    reasons = {arch: limits.reason_against_trial(first_trial(config, arch=arch)) for arch in choices(config, "arch")}
+    costs = MeasuredCosts(config, data)
+    reasons = {
+        arch: excess(costs.of_trial(first_trial(config, arch=arch)), config.limits) for arch in choices(config, "arch")
+    }
     if None not in reasons.values():
         told = "; ".join(f"{arch}: {reason}" for arch, reason in reasons.items())
         raise ConfigError(
             f"limits: no architecture of the space keeps to them ({told}); raise them, or add smaller ones"
         )
-
-
-def _git_commit() -> str | None:
-    """The commit of vistune's own checkout, with `+changes` where files differ from it."""
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + "+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _version(name: str) -> str | None:

@@ -11,18 +11,20 @@ from typing import Any
 
 from search.config import SearchConfig
 from search.final_summary import FinalSummary
-from search.ledger import Status, TrialRecord, rank
+from search.ledger import Status, TrialRecord, pareto_front, rank
 from search.results import RunPaths, write_json, write_text
 
 
-def write_leaderboard(path: Path, records: list[TrialRecord], *, metric: str, searched: list[str]) -> None:
+def write_leaderboard(path: Path, records: list[TrialRecord], *, config: SearchConfig) -> None:
     """A row a trial, from best to worst; failed ones last, with their cause."""
+    metric, objectives, searched = config.metric, config.objectives, config.search_space.searched
+    front = set(pareto_front(records, metric=metric, objectives=objectives)) if objectives else set()
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = ["rank", "trial", "status", metric, "val_loss", "best_epoch", "epochs", "train_s", "images_per_s"]
-    writer.writerow([*columns, *searched, "cause", "message"])
+    writer.writerow([*columns, *objectives, *(["pareto"] if objectives else []), *searched, "cause", "message"])
     for place, record in enumerate(rank(records, metric=metric), start=1):
-        ranked = record.score is not None and record.status is not Status.FAILED
+        ranked = record.is_usable
         writer.writerow(
             [
                 place if ranked else "",
@@ -34,6 +36,8 @@ def write_leaderboard(path: Path, records: list[TrialRecord], *, metric: str, se
                 record.epochs,
                 f"{record.train_s:.3f}",
                 "" if record.images_per_s is None else f"{record.images_per_s:.0f}",
+                *(_cell(record.objectives.get(name)) for name in objectives),
+                *(["yes" if record.number in front else "no"] if objectives else []),
                 *(_cell(record.params.get(name)) for name in searched),
                 record.cause or "",
                 record.message or "",
@@ -63,8 +67,8 @@ def write_summary(
         final: what the best trials reached when trained again; None where they were not.
         refused: how many proposals exceeded each of the limits, and were not run.
     """
-    ranked = rank(records, metric=config.task.metric)
-    best = ranked[0] if ranked and ranked[0].score is not None and ranked[0].status is not Status.FAILED else None
+    ranked = rank(records, metric=config.metric)
+    best = ranked[0] if ranked and ranked[0].is_usable else None
     counts = Counter(record.status for record in records)
     write_json(
         paths.summary,
@@ -74,6 +78,10 @@ def write_summary(
             "ended_because": reason,
             "trials": {status.value: counts[status] for status in Status},
             "refused": dict(refused or {}),
+            "restarts": {
+                "after_a_lost_worker": sum(record.restarts.lost for record in records),
+                "after_a_preemption": sum(record.restarts.preempted for record in records),
+            },
             "epochs": sum(record.epochs for record in records),
             "elapsed_s": round(elapsed_s, 1),
             "train_s": round(sum(record.train_s for record in records), 1),
@@ -82,11 +90,12 @@ def write_summary(
             else {
                 "trial": best.number,
                 "status": best.status.value,
-                config.task.metric: best.score,
+                config.metric: best.score,
                 "val_loss": best.val_loss,
                 "epoch": best.best_epoch,
                 "params": dict(best.params),
             },
+            **_front(config, ranked),
             "test": test,
             "final": None if final is None else final.as_dict(),
             "failures": [
@@ -96,6 +105,20 @@ def write_summary(
             ],
         },
     )
+
+
+def _front(config: SearchConfig, ranked: list[TrialRecord]) -> dict[str, Any]:
+    """The Pareto front, best score first; nothing for a search with one objective."""
+    if not config.objectives:
+        return {}
+    front = set(pareto_front(ranked, metric=config.metric, objectives=config.objectives))
+    return {
+        "pareto": [
+            {"trial": record.number, "status": record.status.value, config.metric: record.score, **record.objectives}
+            for record in ranked
+            if record.number in front
+        ]
+    }
 
 
 def _cell(value: Any) -> Any:

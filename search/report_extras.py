@@ -1,4 +1,4 @@
-"""What is shown only where a search has it? Pareto fronts, final retrainings, samples of the augmentation."""
+"""What is shown only where a search has it? Final retrainings, samples of the augmentation."""
 
 from __future__ import annotations
 
@@ -7,32 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from search.report_html import Html, figure, image, number, section, table, tag
+from search.report_html import Html, image, number, section, table, tag
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class ParetoPoint:
-    """One trial under two objectives.
-
-    Attributes:
-        on_front: whether no other trial is better in one objective and no worse in the other.
-    """
-
-    trial: int
-    values: tuple[float, float]
-    on_front: bool
-
-
-@dataclass(frozen=True)
-class ParetoFront:
-    """The trials of a search for two objectives, named in the order of the values."""
-
-    objectives: tuple[str, str]
-    points: tuple[ParetoPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -60,35 +38,6 @@ class Retrainings:
     trial: int
     search_score: float
     runs: tuple[Retraining, ...]
-
-
-def pareto_section(front: ParetoFront | None) -> Html:
-    """The trials under both objectives, and a table of the front."""
-    if front is None or not front.points:
-        return Html("")
-    best = sorted((point for point in front.points if point.on_front), key=lambda point: point.values)
-    first, second = front.objectives
-    return section(
-        "pareto",
-        "Pareto front",
-        figure("pareto", label=f"{first} against {second} of {len(front.points)} trials"),
-        table(
-            ["trial", first, second],
-            ([point.trial, *point.values] for point in best),
-            numeric=(0, 1, 2),
-            class_="narrow",
-            caption="Trials on the Pareto front",
-        ),
-        note=f"Trials that no other beats in both {first} and {second} are joined by the line.",
-    )
-
-
-def pareto_data(front: ParetoFront | None) -> dict[str, Any] | None:
-    """The same for the page's script."""
-    if front is None:
-        return None
-    points = [{"n": each.trial, "v": list(each.values), "front": each.on_front} for each in front.points]
-    return {"objectives": list(front.objectives), "points": points}
 
 
 def retraining_section(retrainings: Sequence[Retrainings], *, metric: str) -> Html:

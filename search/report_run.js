@@ -116,24 +116,33 @@ charts.timeline = (box) => {
 };
 
 charts.pareto = (box) => {
-  const { objectives, points } = data.pareto;
-  const limits = (index) => {
-    const values = points.map((point) => point.v[index]);
+  const { metric, lines, points } = data.pareto;
+  const objective = box.dataset.objective;
+  const cost = (point) => point.costs[objective];
+  const limits = (of) => {
+    const values = points.map(of);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    return [low - (high - low) * 0.04, high + (high - low) * 0.04];
+    const margin = (high - low) * 0.04 || Math.abs(high) * 0.04 || 1;
+    return [low - margin, high + margin];
   };
+  const costs = points.map(cost);
+  const [least, most] = [Math.min(...costs), Math.max(...costs)];
+  // Costs that span more than a power of ten would otherwise crowd at the edge.
+  const wide = least > 0 && most > 10 * least;
   const chart = frame(box, {
-    x: (range) => linear(limits(0), range, { count: 7 }), y: (range) => linear(limits(1), range),
-    xLabel: objectives[0], yLabel: objectives[1], height: 380, label: box.dataset.label,
+    x: (range) => (wide ? logarithmic([least / 1.2, most * 1.2], range, { count: 7 }) : linear(limits(cost), range, { count: 7 })),
+    y: (range) => linear(limits((point) => point.score), range),
+    xLabel: wide ? `${objective}, logarithmic` : objective, yLabel: metric, height: 380, label: box.dataset.label,
   });
-  const front = points.filter((point) => point.front).sort((one, other) => one.v[0] - other.v[0]);
-  const line = front.map((point) => `${chart.x.at(point.v[0])},${chart.y.at(point.v[1])}`).join("L");
-  if (line) chart.root.append(svg("path", { class: "so-far", d: `M${line}` }));
+  const front = points.filter((point) => point.front).sort((one, other) => cost(one) - cost(other));
+  // Steps: between two trials nothing better than the cheaper of them was found.
+  const line = front.map((point, index) => `${index ? "H" : "M"}${chart.x.at(cost(point))}${index ? "V" : " "}${chart.y.at(point.score)}`).join("");
+  if (lines && line) chart.root.append(svg("path", { class: "so-far", d: line }));
   const byNumber = new Map(data.trials.map((trial) => [trial.n, trial]));
   tells(chart.root, points.map((point) => {
     const trial = byNumber.get(point.n) || { n: point.n, s: "completed", y: null, p: {} };
-    const mark = dot(chart, trial, chart.x.at(point.v[0]), chart.y.at(point.v[1]), point.front ? 5 : 3);
-    mark.lines = () => [...objectives.map((name, index) => `${name} ${short(point.v[index])}`), ...about(trial)];
+    const mark = dot(chart, trial, chart.x.at(cost(point)), chart.y.at(point.score), point.front ? 5 : 3);
+    mark.lines = () => [...Object.entries(point.costs).map(([name, value]) => `${name} ${short(value)}`), ...about(trial)];
     return mark;
   }));
 };

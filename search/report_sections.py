@@ -11,7 +11,9 @@ from search.ledger import Status, TrialRecord, rank
 from search.rank_correlation import MIN_TRIALS, RungCorrelation
 from search.report_figures import timeline_figure
 from search.report_html import Html, duration, join, param_value, section, table, tag
+from search.report_pareto import shown_cost
 from search.report_source import ReportSource
+from search.restarts import Restarts
 
 STATUS_NAMES = {
     Status.WAITING: "waiting",
@@ -138,7 +140,9 @@ def time_section(source: ReportSource) -> Html:
 
 
 def failure_section(records: Iterable[TrialRecord]) -> Html:
-    """Failed trials by cause, with the first message of each and the trials it hit."""
+    """Failed trials by cause, with the first message of each and the trials it hit; and how often trials went on."""
+    records = list(records)
+    restarts = sum((record.restarts for record in records), start=Restarts()).words
     failed = [record for record in records if record.status is Status.FAILED]
     causes = Counter((record.cause or "unknown", record.message or "") for record in failed)
     rows = []
@@ -147,14 +151,16 @@ def failure_section(records: Iterable[TrialRecord]) -> Html:
         numbers = list(same)
         listed = ", ".join(map(str, numbers[:10])) + (" …" if len(numbers) > 10 else "")
         rows.append([cause, tag("div", message, class_="message"), count, listed])
-    if not rows:
+    if not rows and not restarts:
         return Html("")
     more = len(causes) - len(rows)
+    caption = "Failed trials by cause"
     return section(
         "failures",
         "Failures",
-        table(["cause", "message", "trials", "which"], rows, numeric=(2,), caption="Failed trials by cause"),
+        table(["cause", "message", "trials", "which"], rows, numeric=(2,), caption=caption) if rows else None,
         tag("p", f"{more} more kinds of failure are in leaderboard.csv.", class_="note") if more else None,
+        tag("p", f"Trials {restarts}, each from its last checkpoint.", class_="note") if restarts else None,
     )
 
 
@@ -162,8 +168,19 @@ def leaderboard_section(source: ReportSource) -> Html:
     """Every trial, best first; the script sorts it by any column."""
     if not source.records:
         return Html("")
-    names = list(source.domains)
-    header = ["", "trial", "how it ended", source.metric, "val_loss", "best epoch", "epochs", "time (s)", *names]
+    names, costs = list(source.domains), source.config.objectives
+    header = [
+        "",
+        "trial",
+        "how it ended",
+        source.metric,
+        "val_loss",
+        "best epoch",
+        "epochs",
+        "time (s)",
+        *costs,
+        *names,
+    ]
     usable = {record.number for record in source.ranked}
     ranked = rank(list(source.records), metric=source.metric)
     rows = (
@@ -176,6 +193,7 @@ def leaderboard_section(source: ReportSource) -> Html:
             record.best_epoch,
             record.epochs,
             _order(record.train_s, f"{record.train_s:.1f}"),
+            *(_order(record.objectives[name], shown_cost(record.objectives[name])) for name in costs),
             *(_param_cell(record, name) for name in names),
         ]
         for place, record in enumerate(ranked, start=1)
@@ -183,8 +201,15 @@ def leaderboard_section(source: ReportSource) -> Html:
     return section(
         "leaderboard",
         "All trials",
-        table(header, rows, numeric=(0, 1, 3, 4, 5, 6, 7), sortable=True, class_="board", bold_first=bool(usable),
-              caption="Leaderboard: all trials, best first"),
+        table(
+            header,
+            rows,
+            numeric=(0, 1, *range(3, 8 + len(costs))),
+            sortable=True,
+            class_="board",
+            bold_first=bool(usable),
+            caption="Leaderboard: all trials, best first",
+        ),
         note="Click a heading to sort. An empty cell is a parameter that the trial does not have.",
     )  # fmt: skip
 

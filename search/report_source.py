@@ -12,10 +12,10 @@ from typing import Any
 
 from search.config import SearchConfig, load_search
 from search.domains import Domain
-from search.ledger import Status, TrialRecord, rank
+from search.ledger import TrialRecord, rank
 from search.results import RunPaths
 from search.rungs import rung_epochs
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, VistuneError, first_line
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class ReportSource:
         summary: contents of `summary.json`; empty while the run has none.
         environment: contents of `environment.json`.
         test: contents of `test/metrics.json`; None where the test split was not opened.
+        start: contents of `start_from.json`; empty where it started from no earlier run.
         times: start and end of each trial that has ended, in seconds after the first trial's start. A trial starts
             when it is proposed, which may be before a worker is free.
     """
@@ -36,21 +37,22 @@ class ReportSource:
     summary: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] | None = None
+    start: Mapping[str, Any] = field(default_factory=dict)
     times: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
-        return self.config.task.metric
+        return self.config.metric
 
     @cached_property
-    def domains(self) -> dict[str, Domain]:
+    def domains(self) -> Mapping[str, Domain]:
         """What is searched, in the order in which it is decided."""
         return self.config.search_space.domains
 
     @cached_property
     def ranked(self) -> list[TrialRecord]:
         """Trials with a score that did not fail, from best to worst."""
-        usable = [record for record in self.records if record.score is not None and record.status is not Status.FAILED]
+        usable = [record for record in self.records if record.is_usable]
         return rank(usable, metric=self.metric)
 
     @property
@@ -108,14 +110,22 @@ def read_source(
     """
     config = config or load_search(paths.config)
     trials = read_trials(paths).trials
+    try:
+        records = records if records is not None else records_of(trials, config)
+        times = _times(trials)
+    except VistuneError:
+        raise
+    except Exception as error:
+        raise _damaged(paths.study, error) from error
     return ReportSource(
         paths=paths,
         config=config,
-        records=tuple(records if records is not None else records_of(trials, config)),
-        summary=_read_json(paths.summary) or {},
-        environment=_read_json(paths.environment) or {},
-        test=_read_json(paths.test / "metrics.json"),
-        times=_times(trials),
+        records=tuple(records),
+        summary=read_json(paths.summary) or {},
+        environment=read_json(paths.environment) or {},
+        test=read_json(paths.test / "metrics.json"),
+        start=read_json(paths.start_from) or {},
+        times=times,
     )
 
 
@@ -135,7 +145,6 @@ def read_trials(paths: RunPaths) -> Study:
     """
     if not paths.study.is_file():  # Optuna would make one
         return Study()
-    import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -146,23 +155,27 @@ def read_trials(paths: RunPaths) -> Study:
             return Study()
         trials = list(storage.get_all_trials(studies[0]._study_id, deepcopy=False))
         return Study(trials=trials, user_attrs=studies[0].user_attrs)
-    except (OSError, ValueError, KeyError, optuna.exceptions.OptunaError) as error:
-        raise ConfigError(f"{paths.study}: cannot be read as a study ({error}); restore it from a copy") from error
+    except Exception as error:  # Optuna replays what it reads: of changed lines it may raise anything
+        raise _damaged(paths.study, error) from error
 
 
 def records_of(trials: list[Any], config: SearchConfig) -> list[TrialRecord]:
     """The trials of a study that were run, as records."""
-    from optuna.trial import TrialState
+    from search.study import record_of, was_run
 
-    from search.study import NOT_RUN, record_of
+    return [record_of(trial, metric=config.metric, space=config.search_space) for trial in trials if was_run(trial)]
 
-    ran = [trial for trial in trials if trial.state is not TrialState.WAITING and NOT_RUN not in trial.user_attrs]
-    return [record_of(trial, metric=config.task.metric, space=config.search_space) for trial in ran]
+
+def taken_over(trials: list[Any]) -> int:
+    """How many trials of a study are those of earlier runs from which it started."""
+    from search.trial_attrs import EARLIER
+
+    return sum(EARLIER in trial.user_attrs for trial in trials)
 
 
 def refusals(trials: list[Any]) -> dict[str, int]:
     """How many proposals of a study exceeded each limit; one that exceeds two counts for both."""
-    from search.study import NOT_RUN
+    from search.trial_attrs import NOT_RUN
 
     counts: Counter[str] = Counter()
     for trial in trials:
@@ -173,7 +186,13 @@ def refusals(trials: list[Any]) -> dict[str, int]:
 
 
 def _times(trials: list[Any]) -> dict[int, tuple[float, float]]:
-    ended = [trial for trial in trials if trial.datetime_start is not None and trial.datetime_complete is not None]
+    from search.trial_attrs import EARLIER
+
+    ended = [
+        trial
+        for trial in trials
+        if trial.datetime_start is not None and trial.datetime_complete is not None and EARLIER not in trial.user_attrs
+    ]
     if not ended:
         return {}
     zero = min(trial.datetime_start for trial in ended)
@@ -186,13 +205,22 @@ def _times(trials: list[Any]) -> dict[int, tuple[float, float]]:
     }
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _damaged(study: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{study}: cannot be read as a study ({first_line(error)}); restore it from a copy")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file of a run; None where there is no such file.
+
+    Raises:
+        ConfigError: if it holds anything else.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); restore it from a copy") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read ({first_line(error)}); restore it from a copy") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: must hold a JSON object, found {type(value).__name__}; restore it from a copy")
     return value

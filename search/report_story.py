@@ -26,7 +26,8 @@ _EDGE = 0.02  # of a range
 
 def story(source: ReportSource) -> str:
     """The search in a paragraph of plain words."""
-    return " ".join([*_searched(source), *_ended(source), *_won(source), *_retrained(source), *_tested(source)])
+    parts = (_searched, _began, _ended, _won, _retrained, _tested)
+    return " ".join(sentence for part in parts for sentence in part(source))
 
 
 def cautions(source: ReportSource, correlations: tuple[RungCorrelation, ...]) -> list[str]:
@@ -71,6 +72,17 @@ def _searched(source: ReportSource) -> Iterator[str]:
         f"This search varied {what} on {config.task.data.name}{counts}, for at most {config.scheduler.max_epochs} "
         f"epochs a trial; the sampler was {config.sampler.name}, the trial scheduler {config.scheduler.name}."
     )
+
+
+def _began(source: ReportSource) -> Iterator[str]:
+    """What it knew of earlier runs; their trials are none of this one's."""
+    for run in source.start.get("runs", ()):
+        best = "the best" if run["again"] == 1 else f"the best {run['again']}"
+        if run["carried"]:
+            again = f", and ran {best} of them again" if run["again"] else ""
+            yield f"It began with what {run['carried']} of the {run['trials']} trials of {run['run']} had shown{again}."
+        elif run["again"]:
+            yield f"It tried {best} of {run['run']} first, whose scores did not hold here."
 
 
 def _ended(source: ReportSource) -> Iterator[str]:

@@ -42,6 +42,7 @@ def reproduction(config: SearchConfig, winner: TrialRecord, *, name: str) -> Sea
             "budget": BudgetConfig(trials=1).model_dump(),
             "keep": KeepConfig().model_dump(),
             "final": FinalConfig().model_dump(),
+            "resources": {**config.resources.model_dump(), "workers": config.workers_of(winner.params)},
             "forbid": (),
             "start_from": (),
             "limits": {},
@@ -57,7 +58,7 @@ def _values(trial: Mapping[str, Any], *, asked: set[str]) -> dict[str, Any]:
 
 
 def _head(config: SearchConfig, paths: RunPaths, winner: TrialRecord) -> str:
-    score = f"{config.task.metric} {winner.score:.6g} at epoch {winner.best_epoch}"
+    score = f"{config.metric} {winner.score:.6g} at epoch {winner.best_epoch}"
     lines = (
         f"python -m search.run {paths.reproduce.name}",
         "",

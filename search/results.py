@@ -36,6 +36,11 @@ class RunPaths:
         return self.root / "splits.csv"
 
     @property
+    def start_from(self) -> Path:
+        """What the search knew of earlier runs when it began; only where it started from some."""
+        return self.root / "start_from.json"
+
+    @property
     def study(self) -> Path:
         """The Optuna study, an append-only journal; the run's single source of truth."""
         return self.root / "study.log"

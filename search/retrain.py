@@ -20,11 +20,17 @@ from typing import Any
 
 import ray
 
-from search.config import ResourcesConfig, SearchConfig
-from search.launch import TrialTask, cause_of, root_cause, run_on_group, worker_resources
-from search.ledger import Status, TrialRecord, rank
+from search.cluster_nodes import worker_resources
+from search.config import SearchConfig
+from search.interruptions import interruption_of
+from search.launch import TrialTask, cause_of, interruption_of_files, root_cause
+from search.ledger import TrialRecord, rank
+from search.resources_config import ResourcesConfig
+from search.restarts import Kind, Restarts
 from search.results import RunPaths
-from search.searcher import Halt
+from search.searcher import STORAGE_FAILS, Halt
+from search.worker_group import WorkerGroup
+from trainables.checkpoint import TrialFiles, newest_epoch
 from trainables.config import TrialConfig
 from trainables.errors import VistuneError
 from trainables.metric_names import METRIC_MODES
@@ -93,8 +99,8 @@ def retrain_best(
     Raises:
         Interrupted: when `halt` is; what was finished by then stays.
     """
-    metric = config.task.metric
-    usable = [record for record in records if record.score is not None and record.status is not Status.FAILED]
+    metric = config.metric
+    usable = [record for record in records if record.is_usable]
     candidates = rank(usable, metric=metric)[: config.final.top_k]
     seeds = [config.sampler.seed + 1 + index for index in range(config.final.seeds)]
     runner = _Runner(config, paths, halt=halt, note=note)
@@ -144,6 +150,7 @@ class _Runner:
         self._paths = paths
         self._halt = halt
         self._note = note
+        self._restarts: dict[Path, Restarts] = {}
         self.failures: list[str] = []
 
     def train(self, trials: Mapping[tuple[int, int], TrialConfig], *, title: str) -> list[Retrained]:
@@ -160,9 +167,13 @@ class _Runner:
                 raise Interrupted
             for task in done:
                 key, trial = waiting.pop(task)
-                result = self._result(task, key, trial)
-                if result is not None:
-                    found[key] = result
+                try:
+                    found[key] = self._result(task, key, trial)
+                except (ray.exceptions.RayError, VistuneError) as error:
+                    if self._goes_on(error, key, trial):
+                        waiting[self._start(key, trial)] = (key, trial)
+                    else:
+                        self._note_failure(error, key)
         return [found[key] for key in trials if key in found]
 
     def _start(self, key: tuple[int, int], trial: TrialConfig) -> Any:
@@ -170,13 +181,14 @@ class _Runner:
             number=key[0],
             trial_dir=str(self._folder(key, trial)),
             trial=trial.model_dump(mode="json"),
-            num_threads=max(1, int(self._resources.cpus_per_worker)),
+            num_threads=self._resources.num_threads,
+            workers=self._resources.workers_of(trial.arch),
         )
         needs = worker_resources(self._resources)
-        if self._resources.workers > 1:  # the group has its own; its driver asks for a token of memory only
+        if task.workers > 1:  # the group has its own; its driver asks for a token of memory only
             remote = ray.remote(_train_on_group).options(num_cpus=0, max_retries=0)
             return remote.remote(task, self._resources, str(self._paths.tune))
-        options = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0)}
+        options = {"num_cpus": needs.pop("CPU", 0), "num_gpus": needs.pop("GPU", 0), "resources": needs}
         return ray.remote(_train_here).options(max_retries=0, **options).remote(task)
 
     def _folder(self, key: tuple[int, int], trial: TrialConfig) -> Path:
@@ -184,16 +196,38 @@ class _Runner:
         stage = "validated" if trial.refit_epochs is None else "refitted"
         return self._paths.final / f"{number:04d}-{stage}-seed{seed}"
 
-    def _result(self, task: Any, key: tuple[int, int], trial: TrialConfig) -> Retrained | None:
+    def _goes_on(self, error: Exception, key: tuple[int, int], trial: TrialConfig) -> bool:
+        """Whether a training that has lost its worker is to go on from its checkpoint, as a trial of the search is.
+
+        Raises:
+            Interrupted: if the results folder cannot be written.
+        """
+        in_group = self._resources.workers_of(trial.arch) > 1
+        lost = interruption_of_files(root_cause(error)) or interruption_of(error, in_group=in_group)
+        if lost is None:
+            return False
+        if lost.kind is Kind.STORAGE:
+            self._halt.because(f"{STORAGE_FAILS}: {lost.message}", interrupted=True)
+            raise Interrupted
+        folder = self._folder(key, trial)
+        saved = newest_epoch(TrialFiles(folder))
+        restarts = self._restarts.get(folder, Restarts()).after(lost.kind, epoch=saved)
+        self._restarts[folder] = restarts
+        if not lost.may_go_on or restarts.in_a_row > self._resources.retries:
+            return False
+        _log.warning("%s, epoch %d: %s, goes on: %s", folder.name, saved, lost.kind.value, lost.message)
+        return True
+
+    def _note_failure(self, error: Exception, key: tuple[int, int]) -> None:
         number, seed = key
-        try:
-            metrics: dict[str, float] = ray.get(task)
-        except (ray.exceptions.RayError, VistuneError) as error:
-            root = root_cause(error)
-            told = (str(root).strip().splitlines() or [type(root).__name__])[0][:300]
-            self.failures.append(f"trial {number}, seed {seed}: {cause_of(root)}: {told}")
-            _log.warning("retraining failed: %s", self.failures[-1])
-            return None
+        root = root_cause(error)
+        told = (str(root).strip().splitlines() or [type(root).__name__])[0][:300]
+        self.failures.append(f"trial {number}, seed {seed}: {cause_of(root)}: {told}")
+        _log.warning("retraining failed: %s", self.failures[-1])
+
+    def _result(self, task: Any, key: tuple[int, int], trial: TrialConfig) -> Retrained:
+        number, seed = key
+        metrics: dict[str, float] = ray.get(task)
         return Retrained(
             trial=number,
             seed=seed,
@@ -219,7 +253,11 @@ def _train_on_group(task: TrialTask, resources: ResourcesConfig, scratch: str) -
 
     from trainables.checkpoint import TrialFiles, load_checkpoint
 
-    run_on_group(task, resources, scratch=scratch, name=Path(task.trial_dir).name)
+    group = WorkerGroup(task.workers, resources, scratch=scratch)
+    try:
+        group.train(task, report=lambda _: None)
+    finally:
+        group.close()
     state = load_checkpoint(TrialFiles(Path(task.trial_dir)).checkpoint, device=torch.device("cpu"))
     assert state is not None, "train saves before it returns"
     last: dict[str, float] = state["history"][-1]

@@ -73,7 +73,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--name", help="name of the run (default: the space's name and the time)")
     parser.add_argument(
-        "--storage-path", type=Path, default=Path("results"), help="folder that holds runs (default: results)"
+        "--storage-path",
+        type=Path,
+        help="folder that holds runs (default: $VISTUNE_RESULTS, else results; in a cluster job ~/vistune/results)",
     )
     parser.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, else this machine)")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run: its name or folder")
@@ -85,7 +87,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="with --resume: a new budget for a run that has ended, counted from where it is: +30 (trials), +2h, "
         "+500epochs, +8device-hours; may be repeated",
     )
+    parser.add_argument("--tensorboard", action="store_true", help="serve the curves on this machine while searching")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "events"),
+        default="auto",
+        help="events: progress as lines of JSON, for python -m cluster.submit to follow",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be searched, without training")
+    parser.add_argument(
+        "--quick", action="store_true", help="with --dry-run: read no images and build no architectures"
+    )
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of space files, for editors")
     options = parser.parse_args(arguments)
     if options.schema:
@@ -94,6 +106,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--resume goes on with the run's own configuration: give no space, -o or --name with it")
     if options.extend and not options.resume:
         parser.error("--extend goes on with a run: give --resume RUN with it")
+    if options.quick and not options.dry_run:
+        parser.error("--quick shortens a dry run: give --dry-run with it")
     if not options.resume and not options.space:
         parser.error("give a space file, for instance spaces/small_dataset.yaml, or --resume RUN")
     return options
@@ -108,11 +122,12 @@ def _print_schema() -> int:
 
 def _dry_run(options: argparse.Namespace) -> int:
     from search.console import open_console
-    from search.describe import describe_search, describe_warnings
+    from search.describe import describe_warnings
+    from search.dry_run import describe_search
 
-    config, _ = _load(options)
+    config, paths = _load(options)
     with open_console() as console:
-        describe_search(console, config)
+        describe_search(console, config, paths, quick=options.quick)
         describe_warnings(console, config)
     return SUCCESS
 
@@ -120,10 +135,13 @@ def _dry_run(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
     """The validated search and where its run lies; touches nothing on disk."""
     from search.config import load_search, with_absolute_root
+    from search.earlier_runs import find_earlier
     from search.results import RunPaths, find_run
+    from search.storage import storage_root
 
+    storage = storage_root(options.storage_path)
     if options.resume:
-        paths = find_run(options.resume, storage_path=options.storage_path)
+        paths = find_run(options.resume, storage_path=storage)
         config = load_search(paths.config)
         if options.extend:
             from search.extend import extended, used_by
@@ -131,12 +149,13 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
             config = extended(config, used_by(config, paths), options.extend)
         return config, paths
     config = with_absolute_root(load_search(options.space, overrides=options.overrides))
+    find_earlier(config)
     name = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}" if options.name is None else options.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(
             f"--name: {name!r} is not a usable folder name; use letters, digits, dots, hyphens and underscores"
         )
-    paths = RunPaths(options.storage_path / name)
+    paths = RunPaths(storage / name)
     if paths.root.exists():
         raise ConfigError(
             f"{paths.root}: a run of this name exists; go on with --resume {name}, or give another --name"
@@ -164,24 +183,26 @@ def _search(options: argparse.Namespace) -> int:
 
 def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: argparse.Namespace) -> Outcome:
     from search.console import libraries_to
-    from search.describe import check_visibly
+    from search.describe import check_visibly, gather_visibly
     from search.ledger import Ledger
     from search.live import LiveView
 
     preflight = check_visibly(console, config)
+    # A run that has begun knows what it started from, whether or not the earlier runs are still there.
+    knowledge = None if paths.environment.is_file() else gather_visibly(console, config, preflight)
     # Ray is imported only now: what is wrong with the images has been said by then.
     from search.extend import record_extension, used_by
     from search.searcher import Halt
     from search.session import held, prepare, run_session
 
-    halt, ledger = Halt(), Ledger(metric=config.task.metric)
+    halt, ledger = Halt(), Ledger(metric=config.metric)
     with held(paths), _nothing_left_of_a_false_start(paths):
-        prepare(config, paths, preflight)
+        prepare(config, paths, preflight, knowledge)
         if options.extend:
             record_extension(config, paths, options.extend)
         elapsed_s = used_by(config, paths).elapsed_s if options.resume else 0.0
-        view = LiveView(console, config, ledger, title=paths.name, elapsed_s=elapsed_s)
-        with libraries_to(paths.log), _ctrl_c_ends(halt, view), view:
+        view = LiveView(console, config, ledger, title=paths.name, elapsed_s=elapsed_s, form=options.progress)
+        with libraries_to(paths.log), _ctrl_c_ends(halt, view), _served(paths, console, options), view:
             return run_session(
                 config, paths, data=preflight.data, ledger=ledger, halt=halt, view=view, address=options.address
             )
@@ -189,17 +210,40 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: ar
 
 def _report_crash(error: Exception, paths: RunPaths) -> int:
     """Says what broke without a wall of text; the traceback goes to the run's log."""
+    from search.redaction import redacted
+    from trainables.storage_errors import storage_error
+
+    resume = f"python -m search.run --resume {paths.root}"
+    if (found := storage_error(error)) is not None:
+        print(
+            f"{paths.root}: cannot be written ({found.strerror}); see to its disk, then go on: {resume}",
+            file=sys.stderr,
+        )
+        return FAILED
     paths.logs.mkdir(parents=True, exist_ok=True)
     with paths.log.open("a", encoding="utf-8") as log:
-        traceback.print_exception(error, file=log)
-    told = str(error).strip().splitlines() or [""]
+        log.write(redacted("".join(traceback.format_exception(error))))
+    told = redacted(str(error)).strip().splitlines() or [""]
     print(
         f"the search broke: {type(error).__name__}: {told[-1]}\n"
-        f"the traceback is in {paths.log}; finished trials are kept: "
-        f"python -m search.run --resume {paths.root}",
+        f"the traceback is in {paths.log}; finished trials are kept: {resume}",
         file=sys.stderr,
     )
     return FAILED
+
+
+@contextmanager
+def _served(paths: RunPaths, console: Console, options: argparse.Namespace) -> Iterator[None]:
+    """TensorBoard for as long as the search takes, where that is asked for."""
+    if not options.tensorboard:
+        yield
+        return
+    from search.describe import describe_tensorboard
+    from search.tensorboard import tensorboard
+
+    with tensorboard(paths.trials) as port:
+        describe_tensorboard(console, port)
+        yield
 
 
 @contextmanager

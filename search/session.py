@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,20 +14,24 @@ import ray
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from search.cluster_nodes import worker_resources
 from search.config import SearchConfig, to_yaml
 from search.final import evaluate_winner
 from search.final_summary import FinalSummary, summarise
 from search.html_report import write_html_report
-from search.ledger import Ledger, Status, TrialRecord
+from search.knowledge import Knowledge, write_knowledge
+from search.ledger import Ledger, TrialRecord
 from search.live import LiveView
+from search.node_checks import check_nodes
 from search.preflight import Preflight, describe_run
 from search.report import write_leaderboard, write_summary
-from search.report_source import read_trials, refusals
+from search.report_source import read_json, read_trials, refusals
 from search.reproduce import write_reproduction
 from search.results import RunPaths, write_bytes, write_json, write_text
 from search.retrain import Final, Interrupted, retrain_best
 from search.samples import labelled, sample_grid, sample_trials
 from search.searcher import Halt
+from search.signals import signals_kept
 from search.tuner import run_trials, start_ray
 from trainables.data import ImageData
 from trainables.errors import ConfigError, DataError
@@ -80,27 +83,46 @@ def held(paths: RunPaths) -> Iterator[None]:
         lock.release()
 
 
-def prepare(config: SearchConfig, paths: RunPaths, preflight: Preflight) -> None:
+def prepare(config: SearchConfig, paths: RunPaths, preflight: Preflight, knowledge: Knowledge | None = None) -> None:
     """Writes what identifies a run, or checks that a resumed run is still about the same images.
+
+    Args:
+        knowledge: what a new run takes from earlier ones; a resumed run has it in its folder.
 
     Raises:
         DataError: if the images have changed since the run began.
+        ConfigError: if what a resumed run started from is no longer in its folder.
     """
     if not paths.environment.is_file():
         write_text(paths.config, to_yaml(config))
+        if knowledge is not None and knowledge.runs:
+            write_knowledge(knowledge, paths)
+            _log_lines(paths, (line for run in knowledge.runs for line in run.lines))
         write_splits(paths.splits, preflight.splits, preflight.data)
         _draw_augmentations(config, paths, preflight)
         write_json(paths.environment, describe_run(config, preflight))  # last: it says that all of the above is there
         return
-    environment = json.loads(paths.environment.read_text(encoding="utf-8"))
-    before, now = environment["data"]["fingerprint"], preflight.data.fingerprint
+    environment = read_json(paths.environment) or {}
+    data = environment.get("data")
+    before, now = data.get("fingerprint") if isinstance(data, dict) else None, preflight.data.fingerprint
     if before != now:
         raise DataError(
             f"{config.task.data.root or config.task.data.name}: the images are not those the run began with "
             f"(fingerprint {now}, found {before} in {paths.environment}); restore them, or start a new run"
         )
+    if config.earlier_runs and not paths.start_from.is_file():
+        raise ConfigError(
+            f"{paths.start_from}: is missing, and the run started from what it held; restore it from a copy, or start "
+            "a new run"
+        )
     environment.setdefault("resumed", []).append(datetime.now(UTC).isoformat(timespec="seconds"))
     write_json(paths.environment, environment)
+
+
+def _log_lines(paths: RunPaths, lines: Iterable[str]) -> None:
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    with paths.log.open("a", encoding="utf-8") as log:
+        log.writelines(f"{line}\n" for line in lines)
 
 
 def _draw_augmentations(config: SearchConfig, paths: RunPaths, preflight: Preflight) -> None:
@@ -126,13 +148,14 @@ def run_session(
 ) -> Outcome:
     """Searches until the end or an interruption, and leaves the run's folder complete either way."""
     view.note("starting Ray")
-    start_ray(config.resources, address=address)
+    with signals_kept():
+        start_ray(config.resources, address=address)
     try:
         view.note("")
-        elapsed_s = run_trials(config, paths, data=data, ledger=ledger, halt=halt)
+        check_nodes(paths, config.task.data, fingerprint=data.fingerprint, halt=halt, note=view.note)
+        elapsed_s = run_trials(config, paths, data=data, ledger=ledger, halt=halt, note=view.note)
         records = ledger.records()
-        searched = config.search_space.searched
-        write_leaderboard(paths.leaderboard, records, metric=config.task.metric, searched=list(searched))
+        write_leaderboard(paths.leaderboard, records, config=config)
         state = _state(records, halt)
         test = None
         final = None
@@ -148,7 +171,7 @@ def run_session(
                 state = "interrupted"
     finally:
         ray.shutdown()
-    found = None if final is None or test is None else summarise(final, records, test, metric=config.task.metric)
+    found = None if final is None or test is None else summarise(final, records, test, metric=config.metric)
     refused = refusals(read_trials(paths).trials)
     write_summary(
         paths,
@@ -179,7 +202,7 @@ def _write_report(
 def _state(records: list[TrialRecord], halt: Halt) -> str:
     if halt.interrupted:
         return "interrupted"
-    usable = any(record.score is not None and record.status is not Status.FAILED for record in records)
+    usable = any(record.is_usable for record in records)
     return "finished" if usable and not halt.hopeless else "failed"
 
 
@@ -201,7 +224,8 @@ def _evaluate(config: SearchConfig, paths: RunPaths, winner: TrialRecord, final:
     trial = config.trial_config(winner.params)
     if final is not None:
         trial = trial.model_copy(update={"seed": final.models[0].seed, "refit_epochs": final.refit_epochs})
-    task = ray.remote(evaluate_winner).options(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)
+    needs = worker_resources(resources)
+    task = ray.remote(evaluate_winner).options(num_cpus=needs.pop("CPU"), num_gpus=needs.pop("GPU", 0), resources=needs)
     found: dict[str, Any] = ray.get(
         task.remote(
             trial.model_dump(mode="json"),
@@ -209,7 +233,7 @@ def _evaluate(config: SearchConfig, paths: RunPaths, winner: TrialRecord, final:
             run=str(paths.root),
             folders=[] if final is None else [str(each.folder) for each in final.models],
             device="cuda" if resources.gpus_per_worker > 0 else "cpu",
-            num_threads=max(1, int(resources.cpus_per_worker)),
+            num_threads=resources.num_threads,
         )
     )
     return found

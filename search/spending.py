@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search.budget_config import BudgetConfig
-from search.config import ResourcesConfig
+from search.resources_config import ResourcesConfig
 
 
 class Spending:
@@ -11,22 +11,23 @@ class Spending:
 
     Attributes:
         epochs: trained so far.
-        train_s: seconds of training and validation so far, of all trials together.
+        worker_s: seconds of training and validation so far, of all workers of all trials together.
     """
 
     def __init__(self, budget: BudgetConfig, resources: ResourcesConfig) -> None:
         self._budget = budget
-        self._devices = devices_of(resources)
+        self._devices_of_worker = devices_of_worker(resources)
         self.epochs = 0
-        self.train_s = 0.0
+        self.worker_s = 0.0
 
     @property
     def device_hours(self) -> float:
-        return self.train_s * self._devices / 3600
+        return self.worker_s * self._devices_of_worker / 3600
 
-    def add(self, *, epochs: int, train_s: float) -> None:
+    def add(self, *, epochs: int, train_s: float, workers: int) -> None:
+        """Adds what a trial of so many workers has trained."""
         self.epochs += epochs
-        self.train_s += train_s
+        self.worker_s += train_s * workers
 
     @property
     def exhausted(self) -> str | None:
@@ -38,6 +39,6 @@ class Spending:
         return None
 
 
-def devices_of(resources: ResourcesConfig) -> float:
-    """How many devices a trial holds: GPUs, or CPU cores where it has none."""
-    return resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+def devices_of_worker(resources: ResourcesConfig) -> float:
+    """How many devices a worker of a trial holds: GPUs, or CPU cores where it has none."""
+    return resources.devices_per_worker * resources.share

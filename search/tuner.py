@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import time
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
 import ray.tune
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
-from ray.tune.stopper import Stopper
 
-from search.config import ResourcesConfig, SearchConfig
+from search.clock import Clock, HaltStopper
+from search.cluster_nodes import check_fits, worker_resources
+from search.cluster_state import ClusterWatch, read_cluster
+from search.config import SearchConfig
 from search.inheritance import inherit
 from search.keep import Keeper
-from search.launch import Launch, concurrent_trials, worker_resources
+from search.knowledge import Knowledge, read_knowledge
+from search.launch import Launch
 from search.ledger import Ledger, Status, TrialRecord
-from search.limits import Limits
-from search.proposals import Limit
+from search.measured_costs import MeasuredCosts
+from search.resources_config import ResourcesConfig
 from search.results import RunPaths
+from search.room import Room
 from search.scheduler_choice import build_scheduler
 from search.schedulers import FullScheduler
 from search.searcher import Halt, OptunaSearcher
 from search.spending import Spending
-from search.study import ELAPSED_S, StudyStore
+from search.study import StudyStore
+from search.trial_host import EndsOnHosts, start_pool
+from search.tune_shortcuts import shortened
+from search.watchdog import Watchdog
 from trainables.checkpoint import TrialFiles
 from trainables.data import ImageData
+
+_log = logging.getLogger(__name__)
 
 # Settings of Ray that it reads from the environment only.
 _RAY_ENVIRONMENT = {
@@ -59,32 +72,71 @@ def start_ray(resources: ResourcesConfig, *, address: str | None) -> None:
     """
     os.environ.update(_RAY_ENVIRONMENT)
     if address is None and not os.environ.get("RAY_ADDRESS"):
-        # Worker groups need the dashboard's State API: without it their placement groups are never freed.
-        ray.init(
-            include_dashboard=resources.workers > 1,
-            log_to_driver=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
+        with _known_to_its_own_processes() if resources.has_groups else nullcontext():
+            # Worker groups need the dashboard's State API: without it their placement groups are never freed.
+            ray.init(
+                address="local",
+                include_dashboard=resources.has_groups,
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
     else:
         ray.init(address=address, log_to_driver=False)
 
 
-def run_trials(config: SearchConfig, paths: RunPaths, *, data: ImageData, ledger: Ledger, halt: Halt) -> float:
+@contextmanager
+def _known_to_its_own_processes() -> Iterator[None]:
+    """Has the processes of a cluster that is started here find its address in their environment.
+
+    Ray's State API looks for a Ray on this machine, and gives up where it finds several: then the placement group of a
+    stopped worker group is never freed, and two searches beside each other wait for ever.
+    """
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+    try:
+        yield
+    finally:
+        for name in ("RAY_GCS_SERVER_PORT", "RAY_ADDRESS"):
+            del os.environ[name]
+
+
+def run_trials(
+    config: SearchConfig,
+    paths: RunPaths,
+    *,
+    data: ImageData,
+    ledger: Ledger,
+    halt: Halt,
+    note: Callable[[str], None] = lambda _: None,
+) -> float:
     """Runs the search until its trials, its budget or the person's patience are used up. Needs `start_ray`.
 
     A run that was begun before goes on: finished trials stay, interrupted ones continue from their checkpoints.
+
+    Args:
+        note: shows a person what the search waits for; an empty text when it has come.
 
     Returns:
         Seconds the search has taken, over all its sessions.
 
     Raises:
-        ConfigError: if no trial fits on the cluster.
+        ConfigError: if a trial does not fit on the cluster, not even when that has grown.
     """
-    max_concurrent = concurrent_trials(config.resources, cluster=ray.cluster_resources())  # before anything is written
+    check_fits(config.resources, config.trial_sizes, read_cluster())  # before anything is written
+    watch = ClusterWatch(
+        config.resources, sizes=config.trial_sizes, trials_left=lambda: _trials_left(config, ledger), note=note
+    )
     store = open_study(config, paths)
     clock = Clock(store, halt=halt, limit_s=config.budget.time_s)
-    space, metric = config.search_space, config.task.metric
-    scheduler = build_scheduler(config.scheduler, metric=metric, space=space, seed=config.sampler.seed)
+    scheduler = build_scheduler(
+        config.scheduler,
+        metric=config.metric,
+        objectives=config.objectives,
+        space=config.search_space,
+        seed=config.sampler.seed,
+    )
     searcher = _searcher(
         config,
         paths,
@@ -92,25 +144,43 @@ def run_trials(config: SearchConfig, paths: RunPaths, *, data: ImageData, ledger
         scheduler=scheduler,
         ledger=ledger,
         halt=halt,
-        limit=Limits(config, data).reason_against,
-        max_concurrent=max_concurrent,
+        costs=MeasuredCosts(config, data),
+        watch=watch,
+    )
+    pool = start_pool(config.resources) if config.resources.fused else None
+    # Trials whose actors start at the same time; by default one after the other, which no host is to wait for.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.resources.trials_at_a_slot)
+    watchdog = Watchdog(
+        scheduler,
+        config.resources,
+        on_hang=lambda number: None if pool is None else pool.lose.remote(number),
     )
     tuner = ray.tune.Tuner(
-        _trainable(config, paths),
+        _trainable(config, paths, pool),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
-            # A worker group's trial is a driver only, and Ray cannot reset it for the next.
-            reuse_actors=config.resources.workers == 1,
+            # The driver of a worker group keeps it for its next trial, which has to be as large.
+            reuse_actors=len(config.trial_sizes) == 1,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=ray.tune.RunConfig(
-            name="tune", storage_path=str(paths.tune.parent), stop=HaltStopper(halt, clock), verbose=0
+            name="tune",
+            storage_path=str(paths.tune.parent),
+            stop=HaltStopper(halt, clock),
+            callbacks=[watchdog, *([] if pool is None else [EndsOnHosts(pool)])],
+            verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        with shortened():
+            tuner.fit()
+    finally:
+        watch.close()
+        if pool is not None:
+            ray.kill(pool)
     clock.save()
     if halt.interrupted:
         searcher.keep_paused_trials()
@@ -128,20 +198,23 @@ def _searcher(
     scheduler: FullScheduler,
     ledger: Ledger,
     halt: Halt,
-    limit: Limit,
-    max_concurrent: int,
+    costs: MeasuredCosts,
+    watch: ClusterWatch,
 ) -> OptunaSearcher:
     keeper = Keeper(
         config.keep,
-        metric=config.task.metric,
+        metric=config.metric,
+        objectives=config.objectives,
         weights=lambda number: TrialFiles(paths.trial(number)).best_weights,
         at_least=config.final.top_k,
     )
     keeper.take_up(record for record in store.records() if record.status is not Status.RUNNING)
 
     def tidy(record: TrialRecord) -> None:
-        # Nothing resumes a trial that has ended.
-        TrialFiles(paths.trial(record.number)).checkpoint.unlink(missing_ok=True)
+        files = TrialFiles(paths.trial(record.number))
+        files.remove_checkpoints()  # nothing resumes a trial that has ended
+        if files.recovery.exists():
+            _log.warning("trial %d: %s", record.number, files.recovery.read_text(encoding="utf-8").strip())
         keeper.ended(record)
 
     return OptunaSearcher(
@@ -153,70 +226,42 @@ def _searcher(
         spending=Spending(config.budget, config.resources),
         on_finish=tidy,
         inherit=lambda record: inherit(record, paths, config=config.trial_config(record.params)),
-        limit=limit,
+        measure=costs.of,
+        limits=config.limits,
+        objectives=config.objectives,
         max_trials=config.budget.trials,
-        max_concurrent=max_concurrent,
-        # With the next trial at hand no actor waits for a proposal, which then knows one result less. Not with one
-        # trial at a time, whose search is to repeat exactly, nor with worker groups, whose drivers would all start.
-        ahead=1 if max_concurrent > 1 and config.resources.workers == 1 else 0,
+        room=Room(
+            lambda: watch.slots() * config.resources.trials_at_a_slot,
+            sizes=config.trial_sizes,
+            most=config.resources.max_concurrent_trials,
+        ),
+        workers_of=config.workers_of,
+        retries=config.resources.retries,
         seed=config.sampler.seed,
     )
 
 
+def _trials_left(config: SearchConfig, ledger: Ledger) -> int | None:
+    """How many trials are still to end; None where their number is not limited."""
+    if config.budget.trials is None:
+        return None
+    return max(0, config.budget.trials - ledger.totals.finished)
+
+
 def open_study(config: SearchConfig, paths: RunPaths) -> StudyStore:
-    """The run's study; a new one receives the starting points, to be tried first."""
+    """The run's study; a new one receives what is known of earlier runs, and the starting points."""
     space = config.search_space
-    store = StudyStore(paths.study, name=paths.name, metric=config.task.metric, sampler=config.sampler, space=space)
-    store.add_recipes(config.starting_points, space)
+    store = StudyStore(
+        paths.study,
+        name=paths.name,
+        metric=config.metric,
+        objectives=config.objectives,
+        sampler=config.sampler,
+        space=space,
+    )
+    knowledge = read_knowledge(paths) or Knowledge()
+    store.begin(config.first_points(knowledge.points), space, known=knowledge.trials)
     return store
-
-
-class Clock:
-    """Seconds a search has taken over all its sessions; kept in the study, so that a time budget outlives a kill."""
-
-    SAVE_EVERY_S = 10.0
-
-    def __init__(self, store: StudyStore, *, halt: Halt, limit_s: float | None) -> None:
-        self._store = store
-        self._halt = halt
-        self._limit_s = limit_s
-        self._before: float = store.study.user_attrs.get(ELAPSED_S, 0.0)
-        self._started = time.monotonic()
-        self._saved = self._started
-
-    @property
-    def elapsed_s(self) -> float:
-        return self._before + time.monotonic() - self._started
-
-    def tick(self) -> None:
-        """Ends the search when its time is over."""
-        if self._limit_s is not None and self.elapsed_s >= self._limit_s:
-            self._halt.because(f"the budget of {self._limit_s:g} s is used up")
-        if time.monotonic() - self._saved > self.SAVE_EVERY_S:
-            self.save()
-
-    def save(self) -> None:
-        self._store.study.set_user_attr(ELAPSED_S, round(self.elapsed_s, 3))
-        self._saved = time.monotonic()
-
-
-class HaltStopper(Stopper):  # type: ignore[misc]
-    """Tells Tune's loop that the search is to end."""
-
-    def __init__(self, halt: Halt, clock: Clock) -> None:
-        self._halt = halt
-        self._clock = clock
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        del trial_id, result
-        return False
-
-    def stop_all(self) -> bool:
-        self._clock.tick()
-        return self._halt.requested
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # pickled with the Tuner and never read back
 
 
 def _trial_name(trial: Trial) -> str:
@@ -224,12 +269,18 @@ def _trial_name(trial: Trial) -> str:
     return f"trial-{trial.config['number']:04d}-{trial.trial_id}"
 
 
-def _trainable(config: SearchConfig, paths: RunPaths) -> Any:
-    resources = config.resources
-    launch = Launch(run=str(paths.root), config=config)
-    if resources.workers > 1:
-        # The searcher keeps as many trials running as worker groups fit. Their drivers must not take the CPU that a
-        # group needs (2 CPUs hold a group of two one-CPU workers only if its driver asks for none), and Ray does not
-        # take a request for nothing: they ask for a little of the memory.
-        return ray.tune.with_resources(launch.trainable(), {"CPU": 0, "memory": _DRIVER_BYTES})
-    return ray.tune.with_resources(launch.trainable(), worker_resources(resources))
+def _trainable(config: SearchConfig, paths: RunPaths, pool: Any) -> Any:
+    launch = Launch(run=str(paths.root), config=config, pool=pool)
+    of_worker = PlacementGroupFactory([worker_resources(config.resources)])
+    # The searcher keeps as many trials running as worker groups fit. Their drivers must not take the CPU that a group
+    # needs (2 CPUs hold a group of two one-CPU workers only if its driver asks for none), and Ray does not take a
+    # request for nothing: they ask for a little of the memory.
+    of_driver = PlacementGroupFactory([{"CPU": 0, "memory": _DRIVER_BYTES}])
+
+    def resources(trial: dict[str, Any]) -> PlacementGroupFactory:
+        return of_driver if config.workers_of(trial["params"]) > 1 else of_worker
+
+    if len(config.trial_sizes) > 1:
+        return ray.tune.with_resources(launch.trainable(), resources)
+    is_driver = pool is not None or config.trial_sizes[0] > 1
+    return ray.tune.with_resources(launch.trainable(), of_driver if is_driver else of_worker)

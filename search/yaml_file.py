@@ -14,6 +14,7 @@ from trainables.errors import ConfigError
 
 # Aliases multiply: ten lines can stand for a billion values.
 MAX_NODES = 10_000
+MAX_BYTES = 2_000_000
 
 Loc = tuple[str | int, ...]
 
@@ -54,6 +55,8 @@ def read_yaml(path: Path) -> YamlFile:
         ConfigError: if the file cannot be read or is not YAML; with file, line and what to do.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes, so no search space; check the path")
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such file; check the path{_neighbours(path)}") from error
@@ -73,7 +76,8 @@ def read_yaml(path: Path) -> YamlFile:
     if data is None:
         raise ConfigError(f"{path}: is empty; begin with the sections task, space, scheduler and budget")
     if not isinstance(data, dict):
-        found = "a list" if isinstance(data, list) else f"the text {str(data)[:40]!r}"
+        # Not which text: a path given by mistake may be that of a secret.
+        found = "a list" if isinstance(data, list) else "text without a key"
         raise ConfigError(
             f"{path}:1: the top level must be a mapping, found {found}; write lines of `key: value`, with the space"
         )

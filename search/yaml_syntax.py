@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 50
+# Keys and values that may be written in a file; composing a million would take minutes.
+MAX_WRITTEN = 20_000
 SCALAR_TAGS = ("str", "null", "bool", "int", "float", "merge")
 
 _TAG = "tag:yaml.org,2002:"
@@ -33,10 +35,15 @@ class Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own attribute)
     depth = 0
+    num_nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """As PyYAML's, with a limit where it would meet Python's recursion limit."""
+        """As PyYAML's, with limits where it would meet Python's recursion limit, or work for minutes."""
         self.depth += 1
+        self.num_nodes += 1
+        if self.num_nodes > MAX_WRITTEN:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="too many values", problem_mark=mark)
         if self.depth > MAX_DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
@@ -150,6 +157,10 @@ _REMEDIES = (
     (
         r"nested too deeply",
         f"more than {MAX_DEPTH} levels of nesting; a search space needs no more than 10",
+    ),
+    (
+        r"too many values",
+        f"more than {MAX_WRITTEN:,} keys and values; a search space needs no more than some hundred",
     ),
     (
         r"expected the node content, but found '(.)'",

@@ -58,11 +58,11 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def wait_until(condition: Callable[[], bool], *, timeout_s: float = 120.0) -> None:
+def wait_until(condition: Callable[[], bool], *, timeout_s: float = 120.0, every_s: float = 0.1) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 def trials_of(run_dir: Path) -> list[optuna.trial.FrozenTrial]:

@@ -19,12 +19,13 @@ from search.html_report import write_html_report
 from search.importance import GROUPS, group_shares, importance_problem, parameter_importances
 from search.ledger import Status, TrialRecord
 from search.report import write_summary
-from search.report_extras import ParetoFront, ParetoPoint, Retraining, Retrainings
+from search.report_extras import Retraining, Retrainings
 from search.report_source import read_source
 from search.report_story import cautions, story
 from search.results import RunPaths, write_json
-from search.study import OUTCOME, StudyStore
+from search.study import StudyStore
 from search.test_report import write_predictions, write_test_report
+from search.trial_attrs import OUTCOME
 from tests.search.cli import run, write_space
 from trainables.hyperparameters import Hyperparameters
 
@@ -104,7 +105,9 @@ def stored_run(
     paths = RunPaths(root)
     root.mkdir(parents=True)
     paths.config.write_text(to_yaml(config))
-    store = StudyStore(paths.study, name=paths.name, metric=config.task.metric, sampler=config.sampler)
+    store = StudyStore(
+        paths.study, name=paths.name, metric=config.metric, sampler=config.sampler, space=config.search_space
+    )
     for record in records:
         outcome = {"status": record.status.value, "cause": record.cause, "message": record.message}
         failed = record.status is Status.FAILED or record.score is None
@@ -304,10 +307,9 @@ def test_later_chapters_come_with_their_data(tmp_path: Path) -> None:
     (paths.root / "augmentation.png").write_bytes(b"no picture")
     bare = Page(write_html_report(paths, config, records))
     assert not {"pareto", "retrainings", "augmentation"} & bare.sections
-    front = ParetoFront(("val_top1", "size"), (ParetoPoint(0, (0.9, 3.0), True), ParetoPoint(1, (0.8, 4.0), False)))
     again = [Retrainings(0, 0.95, (Retraining(0, 0.93, 0.92), Retraining(1, 0.94, 0.90)))]
-    page = Page(write_html_report(paths, config, records, pareto=front, retrainings=again))
-    assert {"pareto", "retrainings"} <= page.sections
+    page = Page(write_html_report(paths, config, records, retrainings=again))
+    assert "retrainings" in page.sections
     assert "+0.0150" in page.shown  # 0.95 less the mean of 0.93 and 0.94
 
 

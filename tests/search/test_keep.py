@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from search.budget_config import BudgetConfig, KeepConfig
-from search.config import ResourcesConfig
 from search.keep import Keeper
 from search.ledger import Status, TrialRecord, rank
+from search.resources_config import ResourcesConfig
 from search.spending import Spending
 
 KIB = 1024
@@ -79,7 +79,7 @@ def test_a_resumed_run_knows_what_it_kept(tmp_path: Path) -> None:
 )
 def test_device_hours_count_the_devices_of_a_trial(resources: ResourcesConfig, hours: float) -> None:
     spending = Spending(BudgetConfig(device_hours=hours, epochs=100), resources)
-    spending.add(epochs=5, train_s=3599)
+    spending.add(epochs=5, train_s=3599, workers=resources.workers_of("small_cnn"))
     assert spending.exhausted is None
-    spending.add(epochs=1, train_s=1)
+    spending.add(epochs=1, train_s=1, workers=resources.workers_of("small_cnn"))
     assert spending.exhausted == f"the budget of {hours:g} device-hours is used up"

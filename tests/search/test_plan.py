@@ -70,8 +70,18 @@ def test_a_faster_cluster_takes_less_time_and_kept_weights_less_disk(tmp_path: P
     here, there = (estimate(plain, COSTS, concurrent=n, speed=speed) for n, speed in ((2, 1.0), (10, 4.0)))
     assert here.wall_s == pytest.approx(20 * there.wall_s)
     mib = 4 * 2**20 / 2**30  # of the weights of a trial, in GiB
-    assert here.disk_gib == pytest.approx((40 + 3 * 2) * mib)
-    assert estimate(kept, COSTS, concurrent=2).disk_gib == pytest.approx((5 + 3 * 2) * mib)
+    assert here.disk_gib == pytest.approx((40 + 6 * 2) * mib)
+    assert estimate(kept, COSTS, concurrent=2).disk_gib == pytest.approx((5 + 6 * 2) * mib)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_trials_that_share_a_device_are_planned_as_if_they_took_turns(tmp_path: Path, fused: bool) -> None:
+    alone = search(tmp_path, scheduler={"name": "none", "max_epochs": 3}, budget={"trials": 40})
+    shared = alone.model_copy(
+        update={"resources": alone.resources.model_copy(update={"trials_per_device": 4, "fused": fused})}
+    )
+    one, other = estimate(alone, COSTS, concurrent=2), estimate(shared, COSTS, concurrent=8)
+    assert (one.wall_s, one.device_hours) == (other.wall_s, other.device_hours)
 
 
 def test_architectures_count_as_often_as_they_are_drawn(tmp_path: Path) -> None:

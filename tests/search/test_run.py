@@ -192,10 +192,12 @@ def test_a_request_that_the_machine_cannot_meet_is_refused(tmp_path: Path) -> No
     space = write_space(tmp_path, resources={"cpus_per_worker": 1000})
     status, _, err = run(space, "--name", "huge", "--storage-path", tmp_path)
     assert status == 2
-    assert f"one trial needs 1000 CPU (1 workers), the cluster has {os.cpu_count()} CPU" in err
+    assert f"one trial needs 1 worker of 1000 CPU; the largest node has {os.cpu_count()} CPU (1 node with" in err
+    assert "lower resources.cpus_per_worker, or give --address of a larger cluster" in err
     assert not (tmp_path / "huge").exists()
 
 
+@pytest.mark.slow
 def test_one_at_a_time_repeats_exactly(tmp_path: Path) -> None:
     space = write_space(
         tmp_path, resources={"max_concurrent_trials": 1}, sampler={"seed": 5, "startup_trials": 2}, budget={"trials": 4}
@@ -217,6 +219,26 @@ def test_dry_run_shows_the_search_and_trains_nothing(tmp_path: Path, capfd: pyte
     for shown in ("max_epochs: 3", "0.001 … 0.01, log", "0.005", "small_cnn", "1,079 train"):
         assert shown in out
     assert not (tmp_path / "results").exists()
+
+
+def test_what_a_person_waits_for_imports_nothing_heavy(tmp_path: Path) -> None:
+    """The imports of these libraries take seconds."""
+    heavy = ["torch", "ray", "timm", "torchvision", "albumentations", "sklearn", "pandas", "plotly"]
+    code = f"""
+import sys
+from search.run import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as end:
+    status = end.code
+assert not status, status
+print("heavy:", sorted(set({heavy}) & set(sys.modules)))
+"""
+    for arguments in (["--help"], [write_space(tmp_path), "--dry-run", "--quick"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[-1] == "heavy: []"
+    assert "0.001 … 0.01, log" in done.stdout and "not looked at: images" in done.stdout
 
 
 def test_a_name_is_taken_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,9 @@ PIPELINES = {"gentle": [{"Affine": {"rotate": {"type": "float", "low": 0, "high"
 
 def curves(paths: RunPaths) -> dict[int, dict[int, float]]:
     config = load_search(paths.config)
-    store = StudyStore(paths.study, name=paths.name, metric="val_loss", sampler=config.sampler)
+    store = StudyStore(
+        paths.study, name=paths.name, metric="val_loss", sampler=config.sampler, space=config.search_space
+    )
     return {trial.number: dict(trial.intermediate_values) for trial in store.trials()}
 
 

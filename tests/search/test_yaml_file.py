@@ -130,7 +130,7 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ('a: "\\ud800"\n', 1, "half of a \\u escape pair"),
         ("a: &x 1\nb:\n  <<: *x\n", 1, "<< takes a mapping"),
         ("- a\n", 1, "the top level must be a mapping, found a list; write lines of `key: value`"),
-        ("lr 0.1\n", 1, "the top level must be a mapping, found the text 'lr 0.1'"),
+        ("lr 0.1\n", 1, "the top level must be a mapping, found text without a key"),
     ],
 )
 def test_broken_text(tmp_path: Path, text: str, line: int, remedy: str) -> None:
