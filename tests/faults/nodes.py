@@ -1,0 +1,65 @@
+"""Faults: nodes that go with notice, are cut off, or come."""
+
+from __future__ import annotations
+
+import time
+
+from tests.cluster.head import ROOT
+from tests.faults.case import Case
+from tests.faults.checks import hosts_of
+from tests.faults.cluster import SPARE, WORKERS
+from tests.search.cli import wait_until
+
+_NOTICE_S = 20
+_DEATH_NOTICED_WITHIN_S = 90.0
+
+
+def cut(case: Case) -> None:
+    """Cut off until the cluster has given it up; then it comes back with what it was doing, and is started anew."""
+    case.begin()
+    name = case.busy_worker()
+    host = case.cluster.hosts[name]
+    case.strike(host.cut)
+    case.expected.lost = 1
+    until = time.monotonic() + _DEATH_NOTICED_WITHIN_S
+    while name in case.cluster.members() and time.monotonic() < until:
+        time.sleep(1)
+    time.sleep(case.moments.uniform(0, 10))
+    host.reconnect()
+    case.end()
+
+
+def short_cut(case: Case) -> None:
+    """Cut off for a few seconds, which nobody needs to notice."""
+    case.begin()
+    host = case.cluster.hosts[case.busy_worker()]
+    case.strike(host.cut)
+    time.sleep(case.moments.uniform(2, 6))
+    case.heal(host.reconnect)
+    case.end()
+
+
+def added(case: Case) -> None:
+    """To a cluster of two nodes, which more trials wait for than it holds."""
+    away = WORKERS[1:]
+    case.cluster.kill(*away)
+    wait_until(lambda: not case.cluster.members().intersection(away))
+    case.begin("resources.max_concurrent_trials=4", epochs=(1, 10))
+    case.strike(lambda: case.cluster.start(SPARE))
+    case.end()
+    if SPARE not in hosts_of(case.search.paths):
+        case.notes.append(f"nothing was trained on the added node, only on {sorted(hosts_of(case.search.paths))}")
+
+
+def drain(case: Case) -> None:
+    """A spot notice: the node says that it goes, and is gone when its time is over."""
+    case.begin()
+    name = case.busy_worker()
+    case.expected.preempted = 1
+
+    def notice() -> None:
+        case.cluster.run_on(name, "bash", ROOT / "cluster" / "drain_node.sh", str(_NOTICE_S))
+        case.cluster.kill(name)
+
+    case.strike(notice)
+    case.end()
