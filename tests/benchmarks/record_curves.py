@@ -69,7 +69,7 @@ def record(task: tuple[SearchConfig, int]) -> Recording:
     epochs = [after - before for before, after in pairwise(ends)]
     return Recording(
         params=params,
-        values=[metrics[config.task.metric] for metrics in runtime.reported],
+        values=[metrics[config.metric] for metrics in runtime.reported],
         losses=[metrics["val_loss"] for metrics in runtime.reported],
         seconds=median(epochs[1:] or epochs),
     )
@@ -97,7 +97,7 @@ def main() -> None:
     os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1"}
     config = load_search(arguments.space)
     domains, epochs = config.search_space.domains, config.scheduler.max_epochs
-    table = CurveTable.empty(domains, metric=config.task.metric, epochs=epochs)
+    table = CurveTable.empty(domains, metric=config.metric, epochs=epochs)
     if arguments.out.exists():
         table = CurveTable.read(arguments.out)
     for longer in record_all(config, table=table, trials=arguments.trials, processes=arguments.processes):

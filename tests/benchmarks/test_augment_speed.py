@@ -17,6 +17,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from tests.benchmarks.ratios import ratio
 from trainables.augment import build_augment
 from trainables.config import DataConfig, TrialConfig
 
@@ -73,8 +74,8 @@ def test_augmentation_against_torchvision() -> None:
         # Interleaved, so that whatever else runs on the machine slows all sides alike.
         times = [[seconds(side) for side in sides] for _ in range(REPEATS)]
         small, large, reference = (IMAGES / median(column) for column in zip(*times, strict=True))
-        ratios = [row[2] / row[0] for row in times]
+        faster = ratio(f"images/s augmented by {name} over torchvision", [r[2] / r[0] for r in times], better="higher")
         print(
             f"  {name:<15} batches of 64: {small:9,.0f}   of 256: {large:9,.0f}   torchvision: {reference:7,.0f}"
-            f"   ratio {median(ratios):5.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+            f"   ratio {faster}"
         )

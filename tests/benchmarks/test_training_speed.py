@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.benchmarks.ratios import ratio
 from trainables.config import DataConfig, SplitConfig, TrialConfig
 from trainables.runtime import LocalRuntime
 from trainables.train import train_one_epoch
@@ -120,10 +121,11 @@ def test_images_per_second(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     speeds = {loop: [each[loop] for each in rounds] for loop in loops}
     with capsys.disabled():
         for ours, theirs in (("basic", "torchvision style"), ("basic", "bare loop"), ("none", "bare loop")):
-            ratios = sorted(one / other for one, other in zip(speeds[ours], speeds[theirs], strict=True))
+            over_theirs = [one / other for one, other in zip(speeds[ours], speeds[theirs], strict=True)]
+            found = ratio(f"images/s of {name}, augment {ours}, over {theirs}", over_theirs, better="higher")
             print(
                 f"\n{name}, augment {ours}: {median(speeds[ours]):,.0f} images/s against {theirs} "
-                f"{median(speeds[theirs]):,.0f}: ratio {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+                f"{median(speeds[theirs]):,.0f}: ratio {found}",
                 end="",
             )
 

@@ -1,19 +1,23 @@
-"""What does a trial cost beside its training? vistune against a plain Optuna loop with one process per core.
+"""What does a trial cost beside its training? vistune against raw Ray Tune, and a plain Optuna loop a core.
 
-Both run the same number of the same trials: a small CNN, one epoch on a few 8 x 8 images, proposed by the same sampler
-over the same space, kept in the same kind of journal. vistune has everything on that a user gets: Ray Tune, TensorBoard
-files, checkpoints, best weights, live view. The baseline has nothing but Optuna and the training function.
+All run the same number of trials over the same space: a small CNN, one epoch on a few 8 x 8 images. vistune has
+everything on that a user gets: Ray Tune, TensorBoard files, checkpoints, best weights, live view. Raw Ray Tune has
+reused actors, random parameters and no logger. The plain loop has vistune's sampler, Optuna's journal and the training
+function, in one process per core.
 
-Start-up is left out on both sides: time runs from the end of the first tenth of the trials to the end of the last.
+Start-up is left out on all sides: time runs from the end of the first tenth of the trials to the end of the last.
 
     make benchmark
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -24,27 +28,36 @@ from optuna.storages.journal import JournalFileBackend
 
 from search.config import SearchConfig, load_search
 from search.samplers import build_sampler
-from search.space import Space
+from tests.benchmarks.ratios import ratio
 from tests.images import write_classes
 from tests.search.cli import run, trials_of, write_space
 
 pytestmark = pytest.mark.benchmark
 
-TRIALS = 200
-REPEATS = 3
+TRIALS = int(os.environ.get("VISTUNE_OVERHEAD_TRIALS", "200"))
+REPEATS = 5
 
 
-def seconds_per_trial(trials: list[optuna.trial.FrozenTrial]) -> float:
-    ends = sorted(trial.datetime_complete for trial in trials if trial.datetime_complete is not None)
+def seconds_per_trial(ends: Sequence[float]) -> float:
     assert len(ends) == TRIALS
     skipped = TRIALS // 10
-    return (ends[-1] - ends[skipped - 1]).total_seconds() / (TRIALS - skipped)
+    return (ends[-1] - ends[skipped - 1]) / (TRIALS - skipped)
+
+
+def ends_of(trials: Sequence[optuna.trial.FrozenTrial]) -> list[float]:
+    return sorted(trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete is not None)
 
 
 def vistune(space: Path, folder: Path) -> float:
     status, out, err = run(space, "--name", "run", "--storage-path", folder)
     assert (status, err) == (0, ""), out
-    return seconds_per_trial(trials_of(folder / "run"))
+    return seconds_per_trial(ends_of(trials_of(folder / "run")))
+
+
+def raw_tune(space: Path, folder: Path) -> float:
+    command = [sys.executable, "-m", "tests.benchmarks.raw_tune", str(space), str(folder)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return seconds_per_trial(json.loads(out.strip().splitlines()[-1]))
 
 
 def optuna_loop(space: Path, folder: Path) -> float:
@@ -62,7 +75,7 @@ def optuna_loop(space: Path, folder: Path) -> float:
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    return seconds_per_trial(_open(folder, config).get_trials())
+    return seconds_per_trial(ends_of(_open(folder, config).get_trials()))
 
 
 def _open(folder: Path, config: SearchConfig, *, worker: int = 0) -> optuna.Study:
@@ -70,7 +83,7 @@ def _open(folder: Path, config: SearchConfig, *, worker: int = 0) -> optuna.Stud
         study_name="plain",
         storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
         direction="maximize",
-        sampler=build_sampler(config.sampler, trials_so_far=worker),
+        sampler=build_sampler(config.sampler, trials_so_far=worker, space=config.search_space),
         load_if_exists=True,
     )
 
@@ -83,7 +96,7 @@ def _optimize(space: Path, folder: Path, count: int, worker: int) -> None:
     config = load_search(space)
 
     def objective(trial: optuna.Trial) -> float:
-        trial_config = config.trial_config(Space(config.space).suggest(trial))
+        trial_config = config.trial_config(config.search_space.suggest(trial))
         return train(trial_config, LocalRuntime(num_threads=1))["score"]
 
     _open(folder, config, worker=worker).optimize(objective, n_trials=count)
@@ -104,7 +117,11 @@ def test_overhead_of_one_worker_trials(tmp_path: Path) -> None:
         scheduler={"name": "none", "max_epochs": 1},
         budget={"trials": TRIALS},
     )
-    sides: dict[str, Callable[[Path, Path], float]] = {"vistune": vistune, "plain Optuna loop": optuna_loop}
+    sides: dict[str, Callable[[Path, Path], float]] = {
+        "vistune": vistune,
+        "raw Ray Tune": raw_tune,
+        "plain Optuna loop": optuna_loop,
+    }
     found: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(REPEATS):
         for name, side in sides.items():
@@ -114,5 +131,7 @@ def test_overhead_of_one_worker_trials(tmp_path: Path) -> None:
         print(
             f"  {name:<18} {1e3 * median(values):7.1f} ms a trial ({1e3 * min(values):.1f} to {1e3 * max(values):.1f})"
         )
-    ratios = [ours / plain for ours, plain in zip(*found.values(), strict=True)]
-    print(f"  ratio              {median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    ours, *others = found
+    for other in others:
+        rounds = [one / base for one, base in zip(found[ours], found[other], strict=True)]
+        print(f"  over {other:<18} {ratio(f'time of a trial over {other}', rounds, better='lower')}")

@@ -104,7 +104,8 @@ def _hyperband(max_epochs: int) -> BasePruner:
 METHODS: Mapping[str, Method] = {
     RANDOM: partial(_replayed, _random),
     OURS: partial(ours, sampler={}, scheduler={}),
-    "vistune, forest": partial(ours, sampler={"name": "forest"}, scheduler={}),
+    "vistune, cost_aware": partial(ours, sampler={"cost_aware": True}, scheduler={}),
+    "vistune, tpe": partial(ours, sampler={"name": "tpe"}, scheduler={}),
     "vistune, asha_promotion": partial(ours, sampler={}, scheduler={"name": "asha_promotion"}),
     "vistune, hyperband": partial(ours, sampler={}, scheduler={"name": "hyperband"}),
     "vistune, curves": partial(ours, sampler={}, scheduler={"name": "curves"}),
