@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SPACE ?= spaces/small_dataset.yaml
 
-.PHONY: search test test-slow check benchmark setup clean
+.PHONY: search test test-slow check audit fuzz benchmark setup clean
 
 search: setup
 	$(BIN)/python -m search.run $(SPACE)
@@ -19,6 +19,17 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of what constraints.txt pins; says so where no list of them can be reached.
+audit: setup
+	$(BIN)/python .ci/audit.py
+
+# The tests with generated input or of long lists, with TIMES as many examples, and other ones at every call.
+TIMES ?= 100
+fuzz: setup
+	VISTUNE_FUZZ=$(TIMES) $(BIN)/python -m pytest tests/search/test_config_fuzz.py tests/search/test_damaged_runs.py \
+	  tests/trainables/test_damaged_files.py
+	VISTUNE_FUZZ=1 $(BIN)/python -m pytest -m slow tests/trainables/test_architectures.py
 
 benchmark: setup
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
