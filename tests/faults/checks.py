@@ -143,7 +143,7 @@ def _processes(cluster: Cluster) -> Iterator[str]:
 def _groups(cluster: Cluster) -> Iterator[str]:
     for group in cluster.listed("placement_groups"):
         if group["state"] != "REMOVED":
-            yield f"a placement group is left: {group['state']}"
+            yield f"a placement group is left: {group['state']}, of job {group['creator_job_id']}"
 
 
 def _litter(root: Path) -> Iterator[Path]:
