@@ -1,4 +1,8 @@
-"""How is a file replaced so that a reader finds the old one or the new one, never half?"""
+"""How is a file replaced so that a reader finds the old one or the new one, never half?
+
+Not even after a power cut: the file is on the disk before it takes the other's place. Without that a file system may
+know the new name first, and what it then holds is empty.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +24,17 @@ def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | No
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         _write(temporary, write)
+        _sync(temporary)
         if keep is not None and path.exists():
             os.replace(path, keep)  # noqa: PTH105
         os.replace(temporary, path)  # noqa: PTH105 (named for what it does: atomic on one file system)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

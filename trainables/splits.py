@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainables.atomic_files import write_beside
 from trainables.config import SplitConfig
 from trainables.errors import DataError
 from trainables.sources import FREE, TEST, TRAIN, VAL
@@ -97,14 +97,16 @@ def write_splits(path: Path, splits: Splits, data: ImageData) -> None:
 
     The label is the class's name; of multi-label images all names with | between them.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    write_beside(path, lambda temporary: _write_rows(temporary, splits, data))
+
+
+def _write_rows(path: Path, splits: Splits, data: ImageData) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["row", "split", "label", "name"])
         for split in _SPLIT_NAMES:
             for row in getattr(splits, split).tolist():
                 writer.writerow([row, split, _label_text(data, row), data.names[row] if data.names else ""])
-    temporary.replace(path)
 
 
 def _label_text(data: ImageData, row: int) -> str:

@@ -73,7 +73,7 @@ def run_case(hosts: Cluster, name: str, seed: int, references: dict[str, Trials]
         problems="; ".join(verdict.problems),
         commit=(git_commit() or "unknown")[:12],
     )
-    _tell(row, seconds=time.monotonic() - started)
+    _tell(row, moment=case.moment, seconds=time.monotonic() - started)
     hosts.restore()
     return row
 
@@ -84,11 +84,12 @@ def record(rows: Sequence[Row]) -> None:
     _MARKDOWN.write_text(text.partition(_MARK)[0] + _MARK + "\n" + markdown(rows) + "\n", encoding="utf-8")
 
 
-def _tell(row: Row, *, seconds: float) -> None:
+def _tell(row: Row, *, moment: str, seconds: float) -> None:
     recovery = "" if row.recovery_s is None else f", recovered in {row.recovery_s:.0f} s"
+    struck = f", struck {moment}" if moment else ""
     told = "survived" if row.survived else f"NOT SURVIVED: {row.problems}"
     print(
-        f"{row.fault} seed {row.seed} ({seconds:.0f} s): {told}; {row.again} epochs again, {row.restarts} restarts"
+        f"{row.fault} seed {row.seed} ({seconds:.0f} s{struck}): {told}; {row.again} epochs again, {row.restarts} restarts"
         f"{recovery}",
         flush=True,
     )

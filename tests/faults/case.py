@@ -56,6 +56,7 @@ class Case:
         self.finished_before: dict[tuple[object, ...], object] = {}
         self.recovered_s: float | None = None
         self.notes: list[str] = []
+        self.moment = ""
         self._struck_at: float | None = None
         self._waits_for: dict[int, int] = {}
 
@@ -71,7 +72,7 @@ class Case:
         self.wait_for_moment(epochs, of_trial=of_trial)
 
     def wait_for_moment(self, epochs: tuple[int, int] | None = None, *, of_trial: int | None = None) -> None:
-        least, most = epochs or ((2, 12) if self.space == "mixed" else (2, 40))
+        least, most = epochs or (2, 40)
         wanted = self.moments.randint(least, most)
 
         def reached() -> bool:
@@ -89,6 +90,7 @@ class Case:
         }
         self._waits_for = self.search.epochs()
         self._struck_at = time.monotonic()
+        self.moment = ", ".join(f"trial {number} at epoch {epoch}" for number, epoch in self._waits_for.items())
         action()
 
     def heal(self, action: Callable[[], object]) -> None:
@@ -129,6 +131,10 @@ class Case:
         """One of them, drawn by the seed; waits for the first."""
         wait_until(lambda: bool(self.processes(*titles, hosts=hosts)), timeout_s=60)
         return self.moments.choice(self.processes(*titles, hosts=hosts))
+
+    def all_have_begun(self) -> bool:
+        """Whether every trial has finished an epoch; before that a group is perhaps still forming, and forms anew."""
+        return all(self.search.epochs().values())
 
     def busy_worker(self) -> str:
         """Name of a node, not the head, on which something trains."""

@@ -27,6 +27,7 @@ class Fault:
 FAULTS = {
     "none-solo": Fault("none, trials of one worker", "solo", kills.undisturbed),
     "none-mixed": Fault("none, trials of one and of two workers", "mixed", kills.undisturbed),
+    "none-long": Fault("none, longer trials of one worker", "long", kills.undisturbed),
     "worker": Fault("kill -9 of a training worker of a group", "mixed", kills.worker),
     "actor": Fault("kill -9 of the actor of a one-worker trial", "solo", kills.actor),
     "group-actor": Fault("kill -9 of a trial's actor, of a group or not", "mixed", kills.actor),
@@ -37,7 +38,7 @@ FAULTS = {
     "head": Fault("kill -9 of the head node, then restart and resume", "mixed", kills.head),
     "cut": Fault("node cut off until it is given up, then returned", "mixed", nodes.cut),
     "short-cut": Fault("node cut off for 2 to 6 s", "mixed", nodes.short_cut),
-    "added": Fault("node added during the run", "solo", nodes.added),
+    "added": Fault("node added during the run", "long", nodes.added),
     "drain": Fault("spot notice of 20 s, then the node is gone", "mixed", nodes.drain),
     "full": Fault("disk of the results full, emptied, then resume", "solo", storage.full),
     "read-only": Fault(
@@ -53,4 +54,4 @@ FAULTS = {
     "nan": Fault("a trial diverges to NaN", "solo", trials.nan),
     "loader": Fault("the images under a trial are cut off (SIGBUS)", "solo", trials.loader),
 }
-REFERENCES = {"solo": "none-solo", "mixed": "none-mixed"}
+REFERENCES = {"solo": "none-solo", "mixed": "none-mixed", "long": "none-long"}

@@ -106,9 +106,16 @@ def _run(*command: str | Path) -> None:
 
 @contextmanager
 def disk(folder: Path) -> Iterator[Disk]:
-    """A disk that is gone afterwards."""
-    made = Disk(folder / "results.img", folder / "shared")
+    """A disk that is gone afterwards; hosts see it come and go, which have name spaces of mounts of their own."""
+    shared = folder / "shared"
+    shared.mkdir()
+    _run("mount", "--bind", shared, shared)
+    _run("mount", "--make-shared", shared)
     try:
-        yield made
+        made = Disk(folder / "results.img", shared / "disk")
+        try:
+            yield made
+        finally:
+            made.close()
     finally:
-        made.close()
+        wait_until(lambda: _unmounted(shared), timeout_s=60)

@@ -35,7 +35,7 @@ class Host:
         Ray takes a head that is gone for running as long as it sees a process that was told its address.
         """
         inside = ["nsenter", f"--net={NAMESPACES / self.namespace}", "unshare", "--uts"]
-        inside += ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
+        inside += ["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave", "sh", "-c"]
         inside += ['hostname "$0" && exec "$@"', self.name, *map(str, command)]
         with log.open("ab") as out:
             return subprocess.Popen(inside, env=dict(environment), stdout=out, stderr=out, start_new_session=True)

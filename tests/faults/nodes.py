@@ -19,8 +19,8 @@ def cut(case: Case) -> None:
     case.begin()
     name = case.busy_worker()
     host = case.cluster.hosts[name]
+    case.expected.lost = int(case.all_have_begun())
     case.strike(host.cut)
-    case.expected.lost = 1
     until = time.monotonic() + _DEATH_NOTICED_WITHIN_S
     while name in case.cluster.members() and time.monotonic() < until:
         time.sleep(1)
@@ -44,7 +44,7 @@ def added(case: Case) -> None:
     away = WORKERS[1:]
     case.cluster.kill(*away)
     wait_until(lambda: not case.cluster.members().intersection(away))
-    case.begin("resources.max_concurrent_trials=4", epochs=(1, 10))
+    case.begin("resources.max_concurrent_trials=4", epochs=(0, 4))
     case.strike(lambda: case.cluster.start(SPARE))
     case.end()
     if SPARE not in hosts_of(case.search.paths):
@@ -55,7 +55,7 @@ def drain(case: Case) -> None:
     """A spot notice: the node says that it goes, and is gone when its time is over."""
     case.begin()
     name = case.busy_worker()
-    case.expected.preempted = 1
+    case.expected.preempted = int(case.all_have_begun())
 
     def notice() -> None:
         case.cluster.run_on(name, "bash", ROOT / "cluster" / "drain_node.sh", str(_NOTICE_S))

@@ -17,7 +17,7 @@ from tests.cluster.head import ROOT
 from tests.faults.cluster import Cluster
 from tests.search.cli import summary_of, trials_of
 
-SPACES = {"solo": "tests/faults/solo.yaml", "mixed": "tests/faults/mixed.yaml"}
+SPACES = {"solo": "tests/faults/solo.yaml", "mixed": "tests/faults/mixed.yaml", "long": "tests/faults/long.yaml"}
 
 
 @dataclass(frozen=True)
