@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from cluster.archive import MAX_MIB, printed
-from search.results import find_run
-from search.storage import storage_root
+from search.storage import find_run, folder_of_runs, storage_root
 from trainables.errors import VistuneError
 
 SUCCESS, UNUSABLE = 0, 2
@@ -19,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m cluster.pack", description=__doc__)
     parser.add_argument("run", help="name or folder of the run")
-    parser.add_argument("--storage-path", type=Path, help="folder that holds runs, as for search.run")
+    parser.add_argument("--storage-path", type=folder_of_runs, help="folder that holds runs, as for search.run")
     parser.add_argument("--fetch-mib", type=float, default=MAX_MIB, help="most that its files may have together")
     options = parser.parse_args(arguments)
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.errors import ConfigError, VistuneError
+from trainables.object_store import local_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,8 +71,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     search.add_argument(
         "--storage-path",
         metavar="DIR",
-        help="folder of runs on the cluster, absolute, shared by its nodes (default: $VISTUNE_RESULTS there, else "
-        "~/vistune/results)",
+        help="folder of runs on the cluster, absolute, shared by its nodes, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER "
+        "(default: $VISTUNE_RESULTS there, else ~/vistune/results)",
     )
     here = parser.add_argument_group("here")
     here.add_argument("--results", type=Path, default=Path("results"), help="folder for what is fetched")
@@ -94,7 +95,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _act(options: argparse.Namespace, console: Console) -> int:
-    if options.storage_path is not None and not options.storage_path.startswith("/"):
+    if options.storage_path is not None and "://" in options.storage_path:
+        local_path(options.storage_path)  # is it one?
+    elif options.storage_path is not None and not options.storage_path.startswith("/"):
         raise ConfigError(f"--storage-path: {options.storage_path} is a folder on the cluster; give an absolute path")
     if options.attach or options.stop:
         return _attach(options, console)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.storage import folder_of_runs
 from trainables.errors import ConfigError, VistuneError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def load_runs(names: Sequence[str], *, storage_path: Path) -> list[ReportSource]
         ConfigError: if one does not exist, cannot be read, or is named twice.
     """
     from search.report_source import read_source
-    from search.results import find_run
+    from search.storage import find_run
 
     found = [find_run(name, storage_path=storage_path) for name in names]
     for index, paths in enumerate(found):
@@ -106,7 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name or folder of a run; two or more")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as a page, too")
     parser.add_argument(
-        "--storage-path", type=Path, default=Path("results"), help="folder that holds runs (default: results)"
+        "--storage-path", type=folder_of_runs, default=Path("results"), help="folder that holds runs (default: results)"
     )
     options = parser.parse_args(arguments)
     if len(options.runs) < 2:

@@ -18,6 +18,7 @@ from search.report_pareto import shown_cost
 from search.restarts import Restarts
 from search.results import RunPaths
 from search.tensorboard import command_for, tunnel_to
+from trainables.object_store import mirror_of
 
 if TYPE_CHECKING:
     from search.final_summary import FinalSummary
@@ -41,7 +42,7 @@ def describe_start(console: Console, config: SearchConfig, paths: RunPaths, *, r
     ]
     verb = "resuming" if resumed else "searching"
     within = " / ".join(limit for limit in limits if limit) or "every combination"
-    console.print(f"{verb} [bold]{paths.name}[/bold]: {config.task.data.name}, {within}, in {_shown(paths)}")
+    console.print(f"{verb} [bold]{paths.name}[/bold]: {config.task.data.name}, {within}, in {_named(paths)}")
     console.print(f"[dim]curves, at any time: {escape(command_for(_shown(paths)))}[/dim]", soft_wrap=True)
 
 
@@ -162,18 +163,18 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
         console.print(f"ended early: {outcome.reason}", markup=False)
     if outcome.state == "failed":
         console.print(f"[bold red]the search failed[/bold red]; the log is {_shown(paths)}/logs/search.log")
-    shown = _shown(paths)
-    lines = [("everything", shown)]
+    shown, named = _shown(paths), _named(paths)
+    lines = [("everything", named)]
     if paths.report.is_file():
         lines.append(("report", f"{shown}/{paths.report.name}"))
     lines.append(("curves", command_for(shown)))
     lines.append(("study", f"optuna-dashboard {shown}/study.log"))
     if config.objectives:
-        lines.append(("export", f"python -m search.export {shown} --trial N"))
+        lines.append(("export", f"python -m search.export {named} --trial N"))
     if outcome.state == "finished":
-        lines.append(("predict", f"python -m search.predict {shown} IMAGE..."))
+        lines.append(("predict", f"python -m search.predict {named} IMAGE..."))
     else:
-        lines.append(("resume", f"python -m search.run --resume {shown}"))
+        lines.append(("resume", f"python -m search.run --resume {named}"))
     for label, text in lines:  # never wrapped: they are there to be copied
         console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)
 
@@ -250,8 +251,14 @@ def _describe_failures(console: Console, records: list[TrialRecord]) -> None:
         console.print(f"{cause}: {message}", markup=False)
 
 
+def _named(paths: RunPaths) -> str:
+    """The run as a person would name it: its folder, or where it lies in an object store."""
+    mirror = mirror_of(paths.root)
+    return _shown(paths) if mirror is None else mirror.uri
+
+
 def _shown(paths: RunPaths) -> str:
-    """The run's folder as a person would type it."""
+    """The run's folder on this machine, as a person would type it."""
     from pathlib import Path
 
     root = paths.root

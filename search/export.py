@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.results import RunPaths, find_run, write_json, write_text
+from search.results import RunPaths, write_json, write_text
+from search.storage import find_run, folder_of_runs
 from trainables.errors import ConfigError, VistuneError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trial", type=int, metavar="N", help="export this trial (default: the winner)")
     parser.add_argument("--formats", default="safetensors,torch,onnx", help="default: safetensors,torch,onnx")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: export/ in the run's folder")
-    parser.add_argument("--storage-path", type=Path, default=Path("results"), help="where runs lie (default results)")
+    parser.add_argument(
+        "--storage-path", type=folder_of_runs, default=Path("results"), help="where runs lie (default results)"
+    )
     options = parser.parse_args(arguments)
     formats = tuple(dict.fromkeys(name.strip() for name in options.formats.split(",") if name.strip()))
     try:
@@ -154,7 +157,9 @@ def _write_trial(paths: RunPaths, folder: Path, *, number: int) -> None:
         numbers = [each.number for each in source.records]
         span = f"{min(numbers)} to {max(numbers)}" if numbers else "none"
         raise ConfigError(f"--trial: {paths.name} has no trial {number}; its trials are {span}")
-    if not TrialFiles(paths.trial(number)).best_weights.is_file():
+    files = TrialFiles(paths.trial(number))
+    files.fetch()
+    if not files.best_weights.is_file():
         raise ConfigError(
             f"--trial: the weights of trial {number} ({record.status.value}) are not there; keep more with the section "
             "keep of the space, or choose another trial from leaderboard.csv"

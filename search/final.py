@@ -15,6 +15,7 @@ import numpy as np
 from search.results import RunPaths, write_json
 from trainables.config import TrialConfig
 from trainables.metric_names import LabelKind
+from trainables.object_store import fetch, publish_folder
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,7 @@ def evaluate_winner(
         `retrained` in the order of the folders, and `earlier`.
     """
     paths = RunPaths(Path(run))
+    fetch(paths.test)
     found = paths.test / "metrics.json"
     earlier: list[dict[str, Any]] = []
     if found.is_file():
@@ -58,6 +60,7 @@ def evaluate_winner(
 
     import torch
 
+    from trainables.checkpoint import TrialFiles
     from trainables.data import load_data
     from trainables.splits import make_splits
 
@@ -67,9 +70,13 @@ def evaluate_winner(
     data = load_data(config.data)
     task = _Task(config, data, make_splits(data, config.split), torch.device(device), num_threads or 1)
     trained = [Path(folder) for folder in folders] or [paths.trial(number)]
+    for folder in trained:
+        TrialFiles(folder).fetch()
     metrics = _evaluate(trained[0], paths.best_model, task, report_to=paths.test)
     retrained = [metrics] if folders else []
     retrained += [_evaluate(folder, folder / "model", task) for folder in trained[1:]]
+    for folder in (paths.best_model, paths.test, *trained):
+        publish_folder(folder)
     metrics = {"trial": number, **metrics, "retrained": retrained, "earlier": earlier}
     write_json(found, metrics)  # last: it says that all of the above is there
     return metrics

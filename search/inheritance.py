@@ -30,9 +30,13 @@ def inherit(record: TrialRecord, paths: RunPaths, *, config: TrialConfig) -> Non
     """
     lineage = record.lineage
     files = TrialFiles(paths.trial(record.number))
-    if lineage is None or any(path.exists() for path in files.checkpoints):
+    if lineage is None:
+        return
+    files.fetch()
+    if any(path.exists() for path in files.checkpoints):
         return
     parent = TrialFiles(paths.trial(lineage.parent))
+    parent.fetch()
     state, damaged = newest_checkpoint(parent, device=torch.device("cpu"))
     if damaged and state is not None:  # it is of the epoch before, from which the heir trains one more
         told = (record.number, state["epoch"], lineage.parent, "; ".join(damaged))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from search.budget_config import KeepConfig
 from search.ledger import TrialRecord, pareto_front, rank_key
+from trainables.object_store import remove, size_of
 
 _GIB = 2**30
 _log = logging.getLogger(__name__)
@@ -59,9 +60,9 @@ class Keeper:
         if self._most is None and self._most_bytes is None:
             return
         path = self._weights(record.number)
-        if not path.is_file():
+        size = size_of(path)
+        if size is None:
             return
-        size = path.stat().st_size
         insort(self._kept, _Kept(record, size), key=lambda kept: rank_key(kept.record, metric=self._metric))
         self._bytes += size
         while self._too_much() and (worst := self._worst()) is not None:
@@ -84,6 +85,6 @@ class Keeper:
 
     def _remove(self, path: Path) -> None:
         try:
-            path.unlink(missing_ok=True)
+            remove(path)
         except OSError as error:  # a search does not end because something could not be tidied up
             _log.warning("%s: cannot be removed (%s)", path, error)

@@ -151,6 +151,7 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
 
     from search.interruptions import interruption_of
     from trainables.checkpoint import TrialFiles
+    from trainables.object_store import publish
 
     try:
         body()
@@ -163,6 +164,7 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
         told = TrialFiles(Path(task.trial_dir)).failure
         told.parent.mkdir(parents=True, exist_ok=True)
         told.write_text(redacted("".join(traceback.format_exception(error))), encoding="utf-8")
+        publish(told)
         if breaks_the_process(root):
             raise
         ray.tune.report({FAILURE: _message(root), CAUSE: cause_of(root)})

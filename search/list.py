@@ -18,8 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.mirrored_run import fetch_summary, is_driven
 from search.results import RunPaths
+from search.storage import folder_of_runs
 from trainables.errors import ConfigError, VistuneError
+from trainables.object_store import mirror_of, names_in, shown, total_size
 
 # Columns of a terminal that is none, such as a pipe: enough that nothing is cut.
 _WIDE = 240
@@ -56,8 +59,13 @@ def list_runs(storage_path: Path) -> list[RunLine]:
     Raises:
         ConfigError: if there is no such folder.
     """
+    if mirror_of(storage_path) is not None:
+        for name in names_in(storage_path):
+            fetch_summary(RunPaths(storage_path / name))
     if not storage_path.is_dir():
-        raise ConfigError(f"{storage_path}: no such folder, so no runs; give the folder of runs with --storage-path")
+        raise ConfigError(
+            f"{shown(storage_path)}: no such folder, so no runs; give the folder of runs with --storage-path"
+        )
     runs = (RunPaths(path) for path in storage_path.iterdir() if path.is_dir())
     lines = [_line(paths) for paths in runs if _is_run(paths)]
     return sorted(lines, key=lambda line: (line.started, line.name), reverse=True)
@@ -67,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m search.list", description="The runs there are, newest first.")
     parser.add_argument(
-        "--storage-path", type=Path, default=Path("results"), help="folder that holds runs (default: results)"
+        "--storage-path", type=folder_of_runs, default=Path("results"), help="folder that holds runs (default: results)"
     )
     options = parser.parse_args(arguments)
     try:
@@ -77,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     if not lines:
-        console.print(f"no runs in {options.storage_path}", markup=False)
+        console.print(f"no runs in {shown(options.storage_path)}", markup=False)
         return 0
     console.print(_table(lines))
     for line in lines:
@@ -93,12 +101,13 @@ def _is_run(paths: RunPaths) -> bool:
 def _line(paths: RunPaths) -> RunLine:
     """Reads a run's small files; its study only where no session has come to an end, as that takes a second."""
     started = datetime.fromtimestamp(paths.root.stat().st_mtime, tz=UTC)
-    num_bytes = sum(_sizes(paths.root))
+    mirrored = mirror_of(paths.root) is not None
+    num_bytes = total_size(paths.root) if mirrored else sum(_sizes(paths.root))
     try:
         environment = _object(paths.environment) if paths.environment.is_file() else {}
         started = datetime.fromisoformat(environment["started"]) if "started" in environment else started
         metric = _metric(paths.config)
-        running = _is_held(paths.lock)
+        running = is_driven(paths) if mirrored else _is_held(paths.lock)
         if paths.summary.is_file() and not running:
             return _ended(paths, _object(paths.summary), metric=metric, started=started, num_bytes=num_bytes)
         return _under_way(paths, running=running, metric=metric, started=started, num_bytes=num_bytes)

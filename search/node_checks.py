@@ -16,6 +16,7 @@ from search.searcher import Halt
 from trainables.config import DataConfig
 from trainables.data import load_data
 from trainables.errors import ConfigError, DataError, VistuneError
+from trainables.object_store import read_shared, remove, shown, size_of
 
 # Starting a worker process on a node takes seconds, unpacking the working directory there may take some more.
 _ANSWER_S = 120.0
@@ -53,9 +54,9 @@ def answer_in(folder: str, token: str, node: str) -> str | None:
     """On a node: reads the driver's token in a folder and leaves an answer beside it; else says why not."""
     probe = Path(folder)
     try:
-        found = (probe / "driver").read_text(encoding="utf-8")
+        found = read_shared(probe / "driver")
     except OSError as error:
-        return f"does not see it ({error.strerror})"
+        return f"does not see it ({error.strerror or error})"
     if found != token:
         return "has another folder of this name"
     try:
@@ -92,14 +93,14 @@ def _problems_of_folder(paths: RunPaths, nodes: Mapping[str, str], *, halt: Halt
     try:
         answers = _ask(answer_in, nodes, lambda node: (str(probe), token, node), halt=halt, timeout_s=_ANSWER_S)
         for node, answer in answers.items():
-            if answer is None and not (probe / node).is_file():
+            if answer is None and size_of(probe / node) is None:
                 answers[node] = "wrote into it what is not to be seen here"
     finally:
-        for path in probe.iterdir():
-            path.unlink()
+        for name in ("driver", *nodes):
+            remove(probe / name)
         probe.rmdir()
     remedy = "mount one folder at the same path on all nodes, or give --storage-path such a folder"
-    return {nodes[node]: f"{paths.root}: {what}; {remedy}" for node, what in answers.items() if what is not None}
+    return {nodes[node]: f"{shown(paths.root)}: {what}; {remedy}" for node, what in answers.items() if what is not None}
 
 
 def _other_nodes() -> dict[str, str]:

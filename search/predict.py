@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from search.results import find_run
+from search.storage import find_run, folder_of_runs
 from trainables.errors import DataError, VistuneError
 
 BATCH = 64
@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
     parser.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1...; by default a GPU where there is one")
-    parser.add_argument("--storage-path", type=Path, default=Path("results"), help="where runs lie (default results)")
+    parser.add_argument(
+        "--storage-path", type=folder_of_runs, default=Path("results"), help="where runs lie (default results)"
+    )
     options = parser.parse_args(arguments)
     try:
         return classify(

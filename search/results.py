@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from trainables.atomic_files import write_beside
-from trainables.errors import ConfigError
 
 
 class RunPaths:
@@ -109,21 +108,6 @@ class RunPaths:
     def tune(self) -> Path:
         """Ray Tune's scratch folder; nothing in it is ever read back, and it goes when the run ends."""
         return self.root / "logs" / "tune"
-
-
-def find_run(run: str, *, storage_path: Path) -> RunPaths:
-    """The run with that name under the storage path, or at that very path.
-
-    Raises:
-        ConfigError: if there is none; names the runs there are.
-    """
-    for candidate in (storage_path / run, Path(run)):
-        paths = RunPaths(candidate)
-        if paths.config.is_file():
-            return paths
-    known = sorted((path.parent for path in storage_path.glob("*/config.yaml")), key=lambda path: path.stat().st_mtime)
-    found = ", ".join(path.name for path in known[-8:]) or "none"
-    raise ConfigError(f"{run}: no such run under {storage_path}; runs there: {found}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import signal
 import sys
 import traceback
@@ -15,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.storage import folder_of_runs
 from trainables.errors import ConfigError, VistuneError
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="name of the run (default: the space's name and the time)")
     parser.add_argument(
         "--storage-path",
-        type=Path,
-        help="folder that holds runs (default: $VISTUNE_RESULTS, else results; in a cluster job ~/vistune/results)",
+        type=folder_of_runs,
+        help="folder that holds runs, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER (default: $VISTUNE_RESULTS, else "
+        "results; in a cluster job ~/vistune/results)",
     )
     parser.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, else this machine)")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run: its name or folder")
@@ -136,8 +137,10 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
     """The validated search and where its run lies; touches nothing on disk."""
     from search.config import load_search, with_absolute_root
     from search.earlier_runs import find_earlier
-    from search.results import RunPaths, find_run
-    from search.storage import storage_root
+    from search.mirrored_run import is_there
+    from search.results import RunPaths
+    from search.storage import find_run, storage_root
+    from trainables.object_store import shown
 
     storage = storage_root(options.storage_path)
     if options.resume:
@@ -156,9 +159,9 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
             f"--name: {name!r} is not a usable folder name; use letters, digits, dots, hyphens and underscores"
         )
     paths = RunPaths(storage / name)
-    if paths.root.exists():
+    if is_there(paths):
         raise ConfigError(
-            f"{paths.root}: a run of this name exists; go on with --resume {name}, or give another --name"
+            f"{shown(paths.root)}: a run of this name exists; go on with --resume {name}, or give another --name"
         )
     return config, paths
 
@@ -192,11 +195,12 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: ar
     knowledge = None if paths.environment.is_file() else gather_visibly(console, config, preflight)
     # Ray is imported only now: what is wrong with the images has been said by then.
     from search.extend import record_extension, used_by
+    from search.mirrored_run import followed
     from search.searcher import Halt
     from search.session import held, prepare, run_session
 
     halt, ledger = Halt(), Ledger(metric=config.metric)
-    with held(paths), _nothing_left_of_a_false_start(paths):
+    with held(paths), followed(paths), _nothing_left_of_a_false_start(paths):
         prepare(config, paths, preflight, knowledge)
         if options.extend:
             record_extension(config, paths, options.extend)
@@ -211,12 +215,13 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: ar
 def _report_crash(error: Exception, paths: RunPaths) -> int:
     """Says what broke without a wall of text; the traceback goes to the run's log."""
     from search.redaction import redacted
+    from trainables.object_store import shown
     from trainables.storage_errors import storage_error
 
-    resume = f"python -m search.run --resume {paths.root}"
+    resume = f"python -m search.run --resume {shown(paths.root)}"
     if (found := storage_error(error)) is not None:
         print(
-            f"{paths.root}: cannot be written ({found.strerror}); see to its disk, then go on: {resume}",
+            f"{shown(paths.root)}: cannot be written ({found.strerror}); see to its disk, then go on: {resume}",
             file=sys.stderr,
         )
         return FAILED
@@ -249,11 +254,13 @@ def _served(paths: RunPaths, console: Console, options: argparse.Namespace) -> I
 @contextmanager
 def _nothing_left_of_a_false_start(paths: RunPaths) -> Iterator[None]:
     """Removes the folder of a run that turned out to be impossible before its first trial."""
+    from search.mirrored_run import remove_run
+
     try:
         yield
     except VistuneError:
         if not paths.study.exists():
-            shutil.rmtree(paths.root, ignore_errors=True)
+            remove_run(paths)
         raise
 
 

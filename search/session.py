@@ -22,6 +22,7 @@ from search.html_report import write_html_report
 from search.knowledge import Knowledge, write_knowledge
 from search.ledger import Ledger, TrialRecord
 from search.live import LiveView
+from search.mirrored_run import fetch_curves, fetch_found
 from search.node_checks import check_nodes
 from search.preflight import Preflight, describe_run
 from search.report import write_leaderboard, write_summary
@@ -35,6 +36,7 @@ from search.signals import signals_kept
 from search.tuner import run_trials, start_ray
 from trainables.data import ImageData
 from trainables.errors import ConfigError, DataError
+from trainables.object_store import shown
 from trainables.splits import write_splits
 from trainables.trial_log import log_picture
 
@@ -75,7 +77,8 @@ def held(paths: RunPaths) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ConfigError(
-            f"{paths.root}: another process is running this search; wait for it, or give --name for a run of its own"
+            f"{shown(paths.root)}: another process is running this search; wait for it, or give --name for a run of "
+            "its own"
         ) from error
     try:
         yield
@@ -184,6 +187,7 @@ def run_session(
         final=found,
         refused=refused,
     )
+    fetch_curves(paths)
     view.note("writing the report")
     _write_report(config, paths, records, data, final=found)
     return Outcome(state=state, reason=halt.reason, records=records, test=test, final=found, refused=refused)
@@ -236,4 +240,5 @@ def _evaluate(config: SearchConfig, paths: RunPaths, winner: TrialRecord, final:
             num_threads=resources.num_threads,
         )
     )
+    fetch_found(paths)
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 from pathlib import Path
 
+from search.mirrored_run import fetch_run
 from search.results import RunPaths
 from trainables.errors import ConfigError
+from trainables.object_store import local_path, mirror_of, names_in, shown, size_of
 
 # Ray unpacks the working directory of a job into a folder of this name, and deletes it some time after the job.
 _PACKAGE = "_ray_pkg_"
@@ -31,6 +34,33 @@ def storage_root(given: Path | None) -> Path:
     return chosen or Path.home() / "vistune" / "results"
 
 
+def folder_of_runs(given: str) -> Path:
+    """What `--storage-path` names, for argparse: a folder, or the local copy of one in an object store."""
+    try:
+        return local_path(given)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def find_run(run: str, *, storage_path: Path) -> RunPaths:
+    """The run with that name under the storage path, or at that very path.
+
+    Raises:
+        ConfigError: if there is none; names the runs there are.
+    """
+    for candidate in (storage_path / run, local_path(run)):
+        paths = RunPaths(candidate)
+        fetch_run(paths)
+        if paths.config.is_file():
+            return paths
+    if mirror_of(storage_path) is not None:
+        found = ", ".join(names_in(storage_path)[-8:]) or "none"
+        raise ConfigError(f"{run}: no such run in {shown(storage_path)}; runs there: {found}")
+    known = sorted((path.parent for path in storage_path.glob("*/config.yaml")), key=lambda path: path.stat().st_mtime)
+    found = ", ".join(path.name for path in known[-8:]) or "none"
+    raise ConfigError(f"{run}: no such run under {storage_path}; runs there: {found}")
+
+
 def require_run(trial_dir: Path) -> None:
     """Refuses to train where the run's folder is not the driver's: what the trial writes would be lost.
 
@@ -38,10 +68,10 @@ def require_run(trial_dir: Path) -> None:
         ConfigError: naming this node.
     """
     paths = RunPaths(trial_dir.parents[1])
-    if not paths.environment.is_file():
+    if size_of(paths.environment) is None:
         raise ConfigError(
-            f"{paths.root}: node {socket.gethostname()} does not see the run's folder; mount it there at this path, or "
-            "give --storage-path a folder that all nodes share"
+            f"{shown(paths.root)}: node {socket.gethostname()} does not see the run's folder; mount it "
+            "there at this path, or give --storage-path a folder that all nodes share"
         )
 
 
@@ -52,4 +82,4 @@ def in_job_package(folder: Path) -> bool:
 
 def _from_environment() -> Path | None:
     value = os.environ.get(_VARIABLE)
-    return Path(value).expanduser() if value else None
+    return local_path(value) if value else None

@@ -38,6 +38,7 @@ from search.tune_shortcuts import shortened
 from search.watchdog import Watchdog
 from trainables.checkpoint import TrialFiles
 from trainables.data import ImageData
+from trainables.object_store import fetch_file, publish
 
 _log = logging.getLogger(__name__)
 
@@ -212,6 +213,8 @@ def _searcher(
 
     def tidy(record: TrialRecord) -> None:
         files = TrialFiles(paths.trial(record.number))
+        publish(paths.study)
+        fetch_file(files.recovery)
         files.remove_checkpoints()  # nothing resumes a trial that has ended
         if files.recovery.exists():
             _log.warning("trial %d: %s", record.number, files.recovery.read_text(encoding="utf-8").strip())

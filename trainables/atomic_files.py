@@ -10,11 +10,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from trainables.object_store import publish, publish_kept
 from trainables.storage_errors import storage_error
 
 
 def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
     """Has a file written beside its target and moved over it; makes the folder, and leaves nothing of a failure.
+
+    A copy of an object in a store is that object's next version, too (`trainables.object_store`).
 
     Args:
         keep: where the file goes that was the target before. For a moment there is then no target, but always one of
@@ -26,8 +29,10 @@ def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | No
         _write(temporary, write)
         _sync(temporary)
         if keep is not None and path.exists():
+            publish_kept(path, keep)
             os.replace(path, keep)  # noqa: PTH105
         os.replace(temporary, path)  # noqa: PTH105 (named for what it does: atomic on one file system)
+        publish(path)
     finally:
         temporary.unlink(missing_ok=True)
 

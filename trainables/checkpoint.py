@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainables.atomic_files import write_beside
 from trainables.errors import CheckpointError, DamagedCheckpointError, SupersededError, first_line
+from trainables.object_store import fetch, read_shared, remove
 
 FORMAT = 1
 
@@ -63,9 +64,16 @@ class TrialFiles:
         """Which of the processes that have trained this trial may write; that which began last."""
         return self.trial_dir / "attempt"
 
+    def fetch(self) -> None:
+        """Has this node's copy hold the state and the weights that the store has, where the run lies in one."""
+        names = {path.name for path in (*self.checkpoints, self.best_weights)}
+        fetch(self.trial_dir, wanted=names.__contains__)
+
     def remove_checkpoints(self) -> None:
         """For a trial that nothing resumes; what a killed process left half written goes too."""
-        for path in (*self.checkpoints, self.attempt, *self.trial_dir.glob(".*")):
+        for path in (*self.checkpoints, self.attempt):
+            remove(path)
+        for path in self.trial_dir.glob(".*"):
             path.unlink(missing_ok=True)
 
 
@@ -90,7 +98,7 @@ class Attempt:
             SupersededError: if another process trains the trial now, or it has ended.
         """
         try:
-            found = self._path.read_text(encoding="utf-8")
+            found = read_shared(self._path)
         except FileNotFoundError:
             found = "none"
         if found != self._own:
@@ -134,6 +142,7 @@ def newest_checkpoint(files: TrialFiles, *, device: torch.device) -> tuple[dict[
 
 def newest_epoch(files: TrialFiles) -> int:
     """Epochs that a trial has saved; 0 where it has no checkpoint that can be read."""
+    files.fetch()
     state, _ = newest_checkpoint(files, device=torch.device("cpu"))
     return 0 if state is None else int(state["epoch"])
 

@@ -17,6 +17,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from trainables.config import TrialConfig
 from trainables.hyperparameters import Hyperparameters
+from trainables.object_store import publish
 
 _SPLITS = ("train", "val")
 _UNPLOTTED = ("epoch", "score", "best_epoch", "train_s", "val_s", "micro_batch_size")
@@ -61,6 +62,7 @@ class TrialLog:
             return
         trial_dir.mkdir(parents=True, exist_ok=True)
         self._file = _create(trial_dir, _file_name())
+        self._path = Path(self._file.name)
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         if first_epoch:
@@ -82,6 +84,7 @@ class TrialLog:
         ]
         self._write(step=epoch, summary=Summary(value=values))
         self._file.flush()
+        publish(self._path)
 
     def __enter__(self) -> TrialLog:
         return self
@@ -92,6 +95,7 @@ class TrialLog:
         if self._file is not None:
             self._write(summary=self._end)
             self._file.close()
+            publish(self._path)
 
     def _write(self, **event: Any) -> None:
         self._records.write(Event(wall_time=time.time(), **event).SerializeToString())

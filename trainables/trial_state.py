@@ -24,6 +24,7 @@ from trainables.imbalance import check_sampling
 from trainables.losses import build_loss, check_loss
 from trainables.metric_names import LabelKind, metrics_of
 from trainables.models import auxiliary_weight, build_model, input_spec
+from trainables.object_store import fetch_file, publish
 from trainables.optim import build_optimizer, extend_optimizer
 from trainables.precision import Precision
 from trainables.preprocess import Preprocess
@@ -207,11 +208,14 @@ def restore(trial: TrialState) -> bool:
     if runtime.trial_dir is None:
         return False
     files = TrialFiles(runtime.trial_dir)
+    files.fetch()
     state, damaged = newest_checkpoint(files, device=runtime.device)
     epoch = 0 if state is None else int(state["epoch"])
     if damaged and runtime.rank == 0:
+        fetch_file(files.recovery)
         with files.recovery.open("a", encoding="utf-8") as told:
             told.writelines(f"{line}; went on from epoch {epoch}\n" for line in damaged)
+        publish(files.recovery)
     if runtime.sum_over_ranks(torch.tensor(float(epoch), device=runtime.device)).item() != epoch * runtime.world_size:
         raise CheckpointError(
             f"{files.checkpoint}: the workers read different checkpoints (this one epoch {epoch}); the folder of "

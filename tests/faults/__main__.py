@@ -89,8 +89,8 @@ def _tell(row: Row, *, moment: str, seconds: float) -> None:
     struck = f", struck {moment}" if moment else ""
     told = "survived" if row.survived else f"NOT SURVIVED: {row.problems}"
     print(
-        f"{row.fault} seed {row.seed} ({seconds:.0f} s{struck}): {told}; {row.again} epochs again, {row.restarts} restarts"
-        f"{recovery}",
+        f"{row.fault} seed {row.seed} ({seconds:.0f} s{struck}): {told}; "
+        f"{row.again} epochs again, {row.restarts} restarts{recovery}",
         flush=True,
     )
 

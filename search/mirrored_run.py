@@ -1,0 +1,175 @@
+"""How does the driver of a run in an object store keep the store up to date, and other drivers off the run?
+
+What is written whole (configuration, weights, reports) follows at once, by `trainables.object_store`. The study and the
+log grow; they follow every few seconds, and the study at the end of every trial, before the trial's checkpoints go.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from search.results import RunPaths, write_json
+from trainables.errors import ConfigError
+from trainables.object_store import (
+    changed_at,
+    fetch,
+    mirror_of,
+    publish,
+    publish_folder,
+    read_shared,
+    remove,
+    remove_objects,
+    shown,
+    size_of,
+)
+
+_EVERY_S = 10.0
+# A driver that has not been heard of for so long is taken for gone.
+_GONE_AFTER_S = 60.0
+_LOOK_EVERY_S = 2.0
+_HOLD = "driver.json"
+_OF_TRIALS = ("trials/", "final/")
+_log = logging.getLogger(__name__)
+
+
+def is_there(paths: RunPaths) -> bool:
+    """Whether there is a run of this name."""
+    return paths.root.exists() if mirror_of(paths.root) is None else size_of(paths.config) is not None
+
+
+def fetch_run(paths: RunPaths) -> None:
+    """Has the copy of a run hold what its store has, but for what trials have written."""
+    if mirror_of(paths.root) is None:
+        return
+    if not is_there(paths):
+        shutil.rmtree(paths.root, ignore_errors=True)  # a copy of a run that is no more
+        return
+    fetch(paths.root, wanted=lambda name: not name.startswith(_OF_TRIALS))
+
+
+def fetch_summary(paths: RunPaths) -> None:
+    """Has the copy hold what says how a run is."""
+    own = (paths.config, paths.summary, paths.environment, paths.study)
+    fetch(paths.root, wanted=lambda name: name in [path.name for path in own])
+
+
+def is_driven(paths: RunPaths) -> bool:
+    """Whether a driver has been heard of lately."""
+    return _Hold(paths.root / _HOLD).is_others()
+
+
+def fetch_curves(paths: RunPaths) -> None:
+    """Has the copy hold what TensorBoard reads."""
+    fetch(paths.trials, wanted=lambda name: Path(name).name.startswith("events."))
+
+
+def fetch_found(paths: RunPaths) -> None:
+    """Has the copy hold what was made where trials run: the best model, its evaluation, the retrained ones."""
+    for folder in (paths.best_model, paths.test):
+        fetch(folder)
+    fetch(paths.final, wanted=lambda name: not Path(name).name.startswith("checkpoint."))
+
+
+def remove_run(paths: RunPaths) -> None:
+    """Removes a run, its copy and all that the store has of it."""
+    shutil.rmtree(paths.root, ignore_errors=True)
+    remove_objects(paths.root)
+
+
+@contextmanager
+def followed(paths: RunPaths) -> Iterator[None]:
+    """The run is this driver's for as long as this lasts, and its store is up to date at the end.
+
+    Raises:
+        ConfigError: if another driver holds the run.
+        OSError: if the store cannot be written at the end.
+    """
+    if mirror_of(paths.root) is None:
+        yield
+        return
+    hold = _Hold(paths.root / _HOLD)
+    hold.take()
+    fetch_run(paths)
+    ended = threading.Event()
+    thread = threading.Thread(target=_follow, args=(paths, hold, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for path in (paths.study, paths.log):  # neither is there after a false start
+            publish(path)
+        publish_folder(paths.trials / "augmentation")
+        hold.release()
+
+
+def _follow(paths: RunPaths, hold: _Hold, ended: threading.Event) -> None:
+    while not ended.wait(_EVERY_S):
+        try:
+            hold.renew()
+            publish(paths.study)
+            publish(paths.log)
+            fetch_curves(paths)
+        except OSError as error:  # the next time it may be there again; what a trial needs, it waits for itself
+            _log.warning("%s: does not follow for now (%s)", shown(paths.root), error)
+
+
+class _Hold:
+    """An object that says who drives a run; stores have no locks. Two that ask in the same instant are not told apart.
+
+    Args:
+        path: of the copy of that object.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._own = uuid.uuid4().hex
+
+    def take(self) -> None:
+        """Waits for a driver that is no more, as one that lives is heard of again before that.
+
+        Raises:
+            ConfigError: if another drives the run.
+        """
+        found = changed_at(self._path)
+        while self.is_others():
+            time.sleep(_LOOK_EVERY_S)
+            if changed_at(self._path) not in (None, found):
+                raise ConfigError(
+                    f"{shown(self._path.parent)}: another process is running this search, on {self._host()}; wait for "
+                    "it, or give --name for a run of its own"
+                )
+        self.renew()
+
+    def is_others(self) -> bool:
+        """Whether another driver has renewed its hold lately, by the clock of the store."""
+        written = changed_at(self._path)
+        if written is None:
+            return False
+        probe = self._path.with_name(f".now-{self._own}")
+        write_json(probe, {})
+        now = changed_at(probe)
+        remove(probe)
+        return now is None or now - written < _GONE_AFTER_S
+
+    def renew(self) -> None:
+        write_json(self._path, {"driver": self._own, "host": socket.gethostname()})
+
+    def release(self) -> None:
+        remove(self._path)
+
+    def _host(self) -> str:
+        try:
+            return str(json.loads(read_shared(self._path))["host"])
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            return "an unknown host"

@@ -1,0 +1,114 @@
+"""A search whose run lies in an object store: nothing of it is only on the machine that drove it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from search import mirrored_run
+from search.mirrored_run import followed, is_driven
+from search.results import RunPaths
+from tests.object_server import BUCKET, object_server
+from tests.search.cli import TIMEOUT_S, finish, start, summary_of, trials_of, wait_until, write_space
+from trainables.errors import ConfigError
+from trainables.object_store import fetch, local_path, remove
+
+URI = f"s3://{BUCKET}/team/runs"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    with object_server(tmp_path) as told:
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        yield told
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+
+
+def on_a_new_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *, without: Sequence[Path] = ()) -> Path:
+    """Where the run's copy will be; what machines of before had is gone."""
+    for path in without:
+        shutil.rmtree(path)
+    monkeypatch.setenv("VISTUNE_MIRRORS", str(folder))
+    return local_path(URI) / "first"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds that are renewed often, and a driver that is missed soon; stores tell whole seconds."""
+    for name, seconds in (("_EVERY_S", 0.5), ("_LOOK_EVERY_S", 0.5), ("_GONE_AFTER_S", 4.0)):
+        monkeypatch.setattr(mirrored_run, name, seconds)
+
+
+@pytest.mark.usefixtures("server", "quick")
+def test_a_run_has_one_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = RunPaths(on_a_new_machine(tmp_path, monkeypatch))
+    with followed(paths):
+        assert is_driven(paths)
+        with pytest.raises(ConfigError, match="another process is running this search"), followed(paths):
+            pass
+        assert is_driven(paths), "the other did not take the hold away"
+    assert not is_driven(paths)
+
+
+@pytest.mark.usefixtures("server", "quick")
+def test_a_driver_that_died_is_waited_for_and_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = RunPaths(on_a_new_machine(tmp_path, monkeypatch))
+    mirrored_run._Hold(paths.root / "driver.json").take()  # and not renewed
+    began = time.monotonic()
+    with followed(paths):
+        assert time.monotonic() - began > 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_begun_on_one_machine_ended_on_another_and_used_on_a_third(
+    tmp_path: Path, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = {"max_epochs": 8, "grace_period": 2, "reduction_factor": 2}
+    space = write_space(tmp_path, scheduler=scheduler, budget={"trials": 6}, final={"top_k": 1, "seeds": 2})
+    run = on_a_new_machine(tmp_path / "one", monkeypatch)
+    driver = start(space, "--name", "first", "--storage-path", URI)
+    wait_until(lambda: sum(trial.state.is_finished() for trial in trials_of(run)) >= 2 or driver.poll() is not None)
+    driver.send_signal(signal.SIGKILL)
+    finish(driver)
+    ended_before = {trial.number: trial.value for trial in trials_of(run) if trial.state is TrialState.COMPLETE}
+
+    again = command("search.run", space, "--name", "first", "--storage-path", URI)
+    assert again.returncode == 2 and f"{URI}/first: a run of this name exists" in again.stderr
+
+    run = on_a_new_machine(tmp_path / "two", monkeypatch, without=[tmp_path / "one"])
+    remove(run / "driver.json")  # as if a minute had passed
+    ended = command("search.run", "--resume", "first", "--storage-path", URI)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = {trial.number: trial.value for trial in trials_of(run) if trial.state is TrialState.COMPLETE}
+    assert ended_before.items() <= found.items(), "what had ended stays as it was"
+    summary = summary_of(run)
+
+    run = on_a_new_machine(tmp_path / "three", monkeypatch, without=[tmp_path / "two"])
+    listed = command("search.list", "--storage-path", URI)
+    assert listed.returncode == 0 and "first" in listed.stdout and "finished" in listed.stdout, listed.stderr
+    exported = command("search.export", "first", "--storage-path", URI, "--output", tmp_path / "model")
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    assert (tmp_path / "model" / "model.onnx").is_file()
+    assert json.loads((run / "test" / "metrics.json").read_text())["top1"] == summary["test"]["top1"]
+    assert (run / "report.html").is_file()
+    fetch(run)
+    left = [path for path in run.rglob("*") if path.name.startswith("checkpoint")]
+    assert not left, "nothing resumes a trial that has ended"
+    told = ended.stdout + ended.stderr + (run / "logs" / "search.log").read_text() + (run / "report.html").read_text()
+    assert server["AWS_SECRET_ACCESS_KEY"] not in told

@@ -1,0 +1,339 @@
+"""How does a run lie in an object store (`s3://`, `gs://`)? Each node works on a copy, which follows and is followed.
+
+A run under `s3://bucket/runs/name` has the folder `<mirrors>/s3/bucket/runs/name` on every node, the same path
+everywhere. A path below `<mirrors>` says by itself what it is a copy of, so that processes need to be told nothing
+else.
+All functions here do nothing more than their plain counterparts for paths that are no copies.
+
+An object appears whole or not at all, which is what `write_beside` does for files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trainables.errors import ConfigError, first_line
+
+SCHEMES = ("s3", "gs", "file")
+_FOLDER = "vistune-mirrors"
+_VARIABLE = "VISTUNE_MIRRORS"
+# Event files are written on, and belong to whoever writes them; a copy of them must not take their place.
+_EVENTS = "events.out.tfevents."
+# Stores tell times in whole seconds: an object that is so old (clocks differ a little) is not written again with the
+# time that it has; a younger one may be, so that a copy of it is not known to be the latest.
+_SETTLED_AFTER_S = 60.0
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One path of a copy, and the object that it is a copy of.
+
+    Attributes:
+        scheme: of the store.
+        key: bucket and key, or bucket and prefix, with slashes between.
+    """
+
+    scheme: str
+    key: str
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}://{'/' if self.scheme == 'file' else ''}{self.key}"
+
+    @property
+    def store(self) -> Any:
+        """The `pyarrow.fs.FileSystem`."""
+        return _store(self.scheme, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+
+    @property
+    def place(self) -> str:
+        """The object's path, as its store has it."""
+        return f"/{self.key}" if self.scheme == "file" else self.key
+
+
+def local_path(given: str) -> Path:
+    """Where the folder of runs that a person names lies on this machine: itself, or its copy.
+
+    Raises:
+        ConfigError: if it is in a store that is not known, or carries credentials.
+    """
+    if "://" not in given:
+        return Path(given).expanduser()
+    parts = urlsplit(given)
+    if parts.scheme not in SCHEMES:
+        raise ConfigError(f"{given}: {parts.scheme}:// is not known; use s3://, gs://, or a folder that is mounted")
+    if "@" in parts.netloc or parts.query:
+        raise ConfigError(
+            f"{parts.scheme}://: give bucket and folder alone; credentials and endpoint belong into the environment of "
+            "the nodes (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
+        )
+    if parts.scheme != "file" and not parts.netloc:
+        raise ConfigError(f"{given}: names no bucket; give {parts.scheme}://BUCKET/FOLDER")
+    return mirrors() / parts.scheme / parts.netloc / parts.path.strip("/")
+
+
+def mirrors() -> Path:
+    """The folder of all copies: in $VISTUNE_MIRRORS, else in the folder for temporary files."""
+    return Path(os.environ.get(_VARIABLE) or tempfile.gettempdir()) / _FOLDER
+
+
+def mirror_of(path: Path) -> Mirror | None:
+    """What a path is a copy of; None where it is a path like any other."""
+    text = str(path)
+    before, found, after = text.partition(f"{os.sep}{_FOLDER}{os.sep}")
+    del before
+    if not found:
+        return None
+    scheme, _, key = after.partition(os.sep)
+    return Mirror(scheme, key)
+
+
+def shown(path: Path) -> str:
+    """A path as a person knows it."""
+    mirror = mirror_of(path)
+    return str(path) if mirror is None else mirror.uri
+
+
+def publish(path: Path) -> None:
+    """Has an object follow its file, which may be gone by then.
+
+    Raises:
+        OSError: if the store cannot be written.
+    """
+    mirror = mirror_of(path)
+    if mirror is None or not path.is_file():
+        return
+    with _told(mirror):
+        _upload(mirror, path)
+
+
+def publish_folder(folder: Path) -> None:
+    """The same for all files below a folder."""
+    if mirror_of(folder) is not None and folder.is_dir():
+        for path in sorted(folder.rglob("*")):
+            if not path.name.startswith("."):
+                publish(path)
+
+
+def publish_kept(path: Path, kept: Path) -> None:
+    """Has the object of `path` live on as that of `kept`, before another takes its place."""
+    mirror, target = mirror_of(path), mirror_of(kept)
+    if mirror is None or target is None:
+        return
+    with _told(mirror):
+        if _info(mirror) is not None:
+            mirror.store.copy_file(mirror.place, target.place)
+
+
+def fetch(folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    """Makes the files of a folder those of the store; files that it has not go, event files excepted.
+
+    Args:
+        wanted: of paths below the folder, which; others stay as they are.
+
+    Raises:
+        OSError: if the store cannot be read.
+    """
+    mirror = mirror_of(folder)
+    if mirror is None:
+        return
+    with _told(mirror):
+        objects = {name: info for name, info in _objects(mirror) if wanted(name)}
+        for name, info in objects.items():
+            path = folder / name
+            if not _same(path, info) and not _is_written_here(path):
+                _download(_child(mirror, name), path, info)
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        gone = path.is_file() and name not in objects and wanted(name)
+        if gone and not path.name.startswith((_EVENTS, ".")):
+            path.unlink(missing_ok=True)
+
+
+def fetch_file(path: Path) -> None:
+    """The same for a single file."""
+    mirror = mirror_of(path)
+    if mirror is None:
+        return
+    with _told(mirror):
+        info = _info(mirror)
+        if info is not None and not _same(path, info):
+            _download(mirror, path, info)
+    if info is None:
+        path.unlink(missing_ok=True)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder."""
+    mirror = mirror_of(folder)
+    if mirror is None:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    with _told(mirror):
+        return sorted(
+            info.base_name
+            for info in mirror.store.get_file_info(_selector(mirror, recursive=False))
+            if not info.is_file
+        )
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, and its object."""
+    path.unlink(missing_ok=True)
+    mirror = mirror_of(path)
+    if mirror is not None:
+        with _told(mirror):
+            if _info(mirror) is not None:
+                mirror.store.delete_file(mirror.place)
+
+
+def remove_objects(folder: Path) -> None:
+    """Removes what the store has of a folder; the files stay."""
+    mirror = mirror_of(folder)
+    if mirror is not None:
+        with _told(mirror):
+            for name, _ in _objects(mirror):
+                mirror.store.delete_file(_child(mirror, name).place)
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes; None where there is no such file, or object."""
+    mirror = mirror_of(path)
+    if mirror is None:
+        return path.stat().st_size if path.is_file() else None
+    with _told(mirror):
+        info = _info(mirror)
+    return None if info is None else int(info.size)
+
+
+def total_size(folder: Path) -> int:
+    """Bytes of all objects of which a folder may hold copies."""
+    mirror = mirror_of(folder)
+    assert mirror is not None
+    with _told(mirror):
+        return sum(int(info.size) for _, info in _objects(mirror))
+
+
+def changed_at(path: Path) -> float | None:
+    """When an object was written, in seconds by the clock of its store; None where there is none."""
+    mirror = mirror_of(path)
+    assert mirror is not None
+    with _told(mirror):
+        info = _info(mirror)
+    return None if info is None else float(info.mtime_ns) / 1e9
+
+
+def read_shared(path: Path) -> str:
+    """The text that all nodes find there, rather than this one's copy.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    mirror = mirror_of(path)
+    if mirror is None:
+        return path.read_text(encoding="utf-8")
+    with _told(mirror), mirror.store.open_input_stream(mirror.place) as stream:
+        return bytes(stream.read()).decode("utf-8")
+
+
+@lru_cache(maxsize=8)
+def _store(scheme: str, endpoint: str | None) -> Any:
+    from pyarrow import fs
+
+    if scheme == "s3":
+        # Delayed: a small object is one request instead of three.
+        return fs.S3FileSystem(
+            endpoint_override=endpoint,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=6),
+            allow_delayed_open=True,
+        )
+    return fs.GcsFileSystem() if scheme == "gs" else fs.LocalFileSystem()
+
+
+@contextmanager
+def _told(mirror: Mirror) -> Iterator[None]:
+    """Names the object, and has what a store says count as an error of storage (`storage_error`)."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.filename == mirror.uri:
+            raise
+        raise OSError(errno.EIO, first_line(error), mirror.uri) from error
+
+
+def _info(mirror: Mirror) -> Any:
+    info = mirror.store.get_file_info(mirror.place)
+    return info if info.is_file else None
+
+
+def _selector(mirror: Mirror, *, recursive: bool) -> Any:
+    from pyarrow import fs
+
+    return fs.FileSelector(mirror.place, recursive=recursive, allow_not_found=True)
+
+
+def _objects(mirror: Mirror) -> Iterator[tuple[str, Any]]:
+    """All below a prefix, by their paths below it."""
+    for info in mirror.store.get_file_info(_selector(mirror, recursive=True)):
+        if info.is_file:
+            yield info.path[len(mirror.place) :].strip("/"), info
+
+
+def _child(mirror: Mirror, name: str) -> Mirror:
+    return Mirror(mirror.scheme, f"{mirror.key}/{name}")
+
+
+def _same(path: Path, info: Any) -> bool:
+    """Whether a copy has the size and the time of its object, as only `_download` sets it."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return bool(found.st_size == info.size and abs(found.st_mtime_ns - info.mtime_ns) < 1_000_000)
+
+
+def _is_written_here(path: Path) -> bool:
+    return path.name.startswith(_EVENTS) and path.name.split(".")[4] == socket.gethostname() and path.exists()
+
+
+def _upload(mirror: Mirror, path: Path) -> None:
+    if mirror.scheme == "file":
+        _copy_whole(path, Path(mirror.place))
+    else:
+        with path.open("rb") as file, mirror.store.open_output_stream(mirror.place) as stream:
+            while piece := file.read(16 * 2**20):
+                stream.write(piece)
+
+
+def _copy_whole(path: Path, target: Path) -> None:
+    """Of objects, readers see all or nothing; a folder that stands in for a store has to be helped."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}")
+    beside.write_bytes(path.read_bytes())
+    beside.replace(target)
+
+
+def _download(mirror: Mirror, path: Path, info: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.fetched")
+    try:
+        with mirror.store.open_input_stream(mirror.place) as stream, beside.open("wb") as file:
+            while piece := stream.read(16 * 2**20):
+                file.write(piece)
+        if time.time() - info.mtime_ns / 1e9 > _SETTLED_AFTER_S:
+            os.utime(beside, ns=(info.mtime_ns, info.mtime_ns))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
