@@ -13,7 +13,7 @@ from pathlib import Path
 from search.git_commit import git_commit
 from tests.faults.case import Case
 from tests.faults.catalogue import FAULTS, REFERENCES
-from tests.faults.checks import Trials, judge
+from tests.faults.checks import Trials, Verdict, judge
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.hosts import may_have_hosts
 from tests.faults.search import use
@@ -63,7 +63,11 @@ def run_case(hosts: Cluster, name: str, seed: int, references: dict[str, Trials]
     except Exception as error:
         traceback.print_exc()
         case.notes.append(f"{type(error).__name__}: {str(error).strip()}")
-    verdict = judge(case, references[space])
+    try:
+        verdict = judge(case, references[space])
+    except Exception as error:
+        traceback.print_exc()
+        verdict = Verdict([*case.notes, f"cannot be judged: {type(error).__name__}"], again=0, restarts=(0, 0))
     row = Row(
         fault=name,
         seed=seed,
