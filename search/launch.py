@@ -167,7 +167,7 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
         publish(told)
         if breaks_the_process(root):
             raise
-        ray.tune.report({FAILURE: _message(root), CAUSE: cause_of(root)})
+        ray.tune.report({FAILURE: message_of(root), CAUSE: cause_of(root)})
 
 
 def interruption_of_files(error: BaseException) -> Interruption | None:
@@ -176,9 +176,9 @@ def interruption_of_files(error: BaseException) -> Interruption | None:
     from trainables.storage_errors import storage_error
 
     if isinstance(error, SupersededError):
-        return Interruption(Kind.LOST, _message(error))
+        return Interruption(Kind.LOST, message_of(error))
     found = None if isinstance(error, VistuneError) else storage_error(error)
-    return None if found is None else Interruption(Kind.STORAGE, _message(found))
+    return None if found is None else Interruption(Kind.STORAGE, message_of(found))
 
 
 def cause_of(error: BaseException) -> str:
@@ -201,7 +201,8 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """One line of what an error says, without secrets."""
     lines = redacted(str(error)).strip().splitlines()
     return lines[0][:500] if lines else type(error).__name__
 

@@ -23,7 +23,7 @@ import ray
 from search.cluster_nodes import worker_resources
 from search.config import SearchConfig
 from search.interruptions import interruption_of
-from search.launch import TrialTask, cause_of, interruption_of_files, root_cause
+from search.launch import TrialTask, cause_of, interruption_of_files, message_of, root_cause
 from search.ledger import TrialRecord, rank
 from search.resources_config import ResourcesConfig
 from search.restarts import Kind, Restarts
@@ -221,8 +221,7 @@ class _Runner:
     def _note_failure(self, error: Exception, key: tuple[int, int]) -> None:
         number, seed = key
         root = root_cause(error)
-        told = (str(root).strip().splitlines() or [type(root).__name__])[0][:300]
-        self.failures.append(f"trial {number}, seed {seed}: {cause_of(root)}: {told}")
+        self.failures.append(f"trial {number}, seed {seed}: {cause_of(root)}: {message_of(root)}")
         _log.warning("retraining failed: %s", self.failures[-1])
 
     def _result(self, task: Any, key: tuple[int, int], trial: TrialConfig) -> Retrained:

@@ -15,7 +15,7 @@ BUCKET = "runs-bucket"
 _SERVE = """
 import sys, time
 from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+server = ThreadedMotoServer(ip_address=sys.argv[2], port=0)
 server.start()
 print("port", server.get_host_and_port()[1], file=open(sys.argv[1], "w"), flush=True)
 time.sleep(86400)
@@ -23,18 +23,19 @@ time.sleep(86400)
 
 
 @contextmanager
-def object_server(folder: Path) -> Iterator[dict[str, str]]:
+def object_server(folder: Path, *, address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
     """A server with an empty bucket; what has to be in the environment of whoever uses it.
 
     Args:
         folder: for its log.
+        address: of this machine, on which it listens.
     """
     told = folder / "port"
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-c", _SERVE, str(told)], stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-c", _SERVE, str(told), address], stdout=log, stderr=log)
     try:
         wait_until(lambda: told.is_file() and told.read_text().endswith("\n"), timeout_s=60)
-        url = f"http://127.0.0.1:{told.read_text().split()[1]}"
+        url = f"http://{address}:{told.read_text().split()[1]}"
         with urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT")):
             pass
         yield {

@@ -7,6 +7,7 @@ know the new name first, and what it then holds is empty.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | No
             the two.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")  # a disk may be shared
     try:
         _write(temporary, write)
         _sync(temporary)

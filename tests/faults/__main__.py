@@ -56,7 +56,7 @@ def run_case(hosts: Cluster, name: str, seed: int, references: dict[str, Trials]
         undisturbed = Case(hosts, space=space, name=f"{REFERENCES[space]}-reference", seed=0)
         FAULTS[REFERENCES[space]].run(undisturbed)
         references[space] = undisturbed.search.finished()
-    case = Case(hosts, space=space, name=f"{name}-{seed}", seed=seed)
+    case = Case(hosts, space=space, name=f"{name}-{seed}", seed=seed, stored=FAULTS[name].stored)
     started = time.monotonic()
     try:
         FAULTS[name].run(case)

@@ -44,12 +44,14 @@ class Case:
     Args:
         space: name of the search's space.
         name: of the run.
+        stored: whether the run lies in the object store, and nodes share no files of it.
     """
 
-    def __init__(self, cluster: Cluster, *, space: str, name: str, seed: int) -> None:
+    def __init__(self, cluster: Cluster, *, space: str, name: str, seed: int, stored: bool = False) -> None:
         self.cluster = cluster
         self.space = space
-        self.search = Search(cluster, name, space=space)
+        self.stored = stored
+        self.search = Search(cluster, name, space=space, stored=stored)
         self.moments = random.Random(f"{name}-{seed}")
         self.expected = Expected()
         self.overrides: tuple[str, ...] = ()
@@ -72,7 +74,8 @@ class Case:
         self.wait_for_moment(epochs, of_trial=of_trial)
 
     def wait_for_moment(self, epochs: tuple[int, int] | None = None, *, of_trial: int | None = None) -> None:
-        least, most = epochs or (2, 40)
+        # What the object store knows of a study is up to 10 s old.
+        least, most = epochs or ((1, 6) if self.stored else (2, 40))
         wanted = self.moments.randint(least, most)
 
         def reached() -> bool:

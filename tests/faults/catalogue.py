@@ -17,11 +17,13 @@ class Fault:
         words: as the table has it.
         space: of the search that it strikes.
         run: sends the search, lets the fault happen, and waits for the end.
+        stored: whether the run lies in an object store.
     """
 
     words: str
     space: str
     run: Callable[[Case], None]
+    stored: bool = False
 
 
 FAULTS = {
@@ -40,6 +42,11 @@ FAULTS = {
     "short-cut": Fault("node cut off for 2 to 6 s", "mixed", nodes.short_cut),
     "added": Fault("node added during the run", "long", nodes.added),
     "drain": Fault("spot notice of 20 s, then the node is gone", "mixed", nodes.drain),
+    "none-stored": Fault("none, run in an object store", "mixed", kills.undisturbed, stored=True),
+    "stored-node": Fault("kill -9 of a worker node, run in an object store", "mixed", kills.node, stored=True),
+    "stored-head": Fault(
+        "head node and its disk lost, run in an object store, then restart and resume", "mixed", kills.head, stored=True
+    ),
     "full": Fault("disk of the results full, emptied, then resume", "solo", storage.full),
     "read-only": Fault(
         "results read-only after an error of the disk, repaired, then resume", "solo", storage.read_only

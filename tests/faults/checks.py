@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from search.results import RunPaths
 from tests.faults.case import Case
 from tests.faults.cluster import Cluster
+from trainables.object_store import fetch
 
 # What belongs to the cluster rather than to a search.
 _SERVICES = ("Agent", "IDLE", "_AutoscalingCoordinatorActor", "SPILL", "RESTORE")
@@ -41,6 +42,7 @@ class Verdict:
 def judge(case: Case, reference: Trials) -> Verdict:
     """Looks at everything that a search has left on the disk and on the cluster."""
     search, expected = case.search, case.expected
+    fetch(search.paths.root)
     session, finished = search.session(), search.finished()
     problems = list(case.notes)
     if session.status != "SUCCEEDED":
@@ -149,6 +151,10 @@ def _groups(cluster: Cluster) -> Iterator[str]:
 def _litter(root: Path) -> Iterator[Path]:
     for path in root.rglob("*"):
         name = path.name
-        unneeded = name.startswith((".", "checkpoint.")) or name.endswith(".lock") or path == RunPaths(root).tune
+        unneeded = (
+            name.startswith((".", "checkpoint.", "driver.json"))
+            or name.endswith(".lock")
+            or path == RunPaths(root).tune
+        )
         if unneeded and path != RunPaths(root).lock:
             yield path

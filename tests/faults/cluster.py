@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.head import plain_environment
 from tests.faults.disk import Disk, disk
-from tests.faults.hosts import Host, network
+from tests.faults.hosts import Host, address_outside, network
 from tests.faults.images import write_digits
 from tests.faults.inside.sitecustomize import ORDERS
+from tests.object_server import object_server
 from tests.search.cli import wait_until
 
 HEAD, WORKERS, SPARE = "head", ("w1", "w2", "w3"), "w4"
@@ -44,11 +46,14 @@ class Cluster:
     Attributes:
         hosts: by name; the spare one is not part of the cluster until it is started.
         disk: the shared storage.
+        store: what has to be in the environment of whoever uses the object store.
         orders: what is written there, processes of the cluster obey (`tests.faults.inside`).
     """
 
-    def __init__(self, folder: Path, hosts: list[Host], storage: Disk) -> None:
+    def __init__(self, folder: Path, hosts: list[Host], storage: Disk, store: Mapping[str, str]) -> None:
         self.folder = folder
+        self.store = store
+        self.mirrors.mkdir()
         self.hosts = {host.name: host for host in hosts}
         self.disk = storage
         self.token = folder / "token"
@@ -76,6 +81,20 @@ class Cluster:
         """Images in class folders, on the shared storage."""
         return self.disk.folder / "digits"
 
+    @property
+    def mirrors(self) -> Path:
+        """Where every node has its own copy of what lies in the object store."""
+        return self.folder / "mirrors"
+
+    def lose_disk(self, name: str) -> None:
+        """What a node has copied is gone."""
+        shutil.rmtree(self._own_mirrors(name))
+
+    def _own_mirrors(self, name: str) -> Path:
+        own = self.folder / name / "mirrors"
+        own.mkdir(parents=True, exist_ok=True)
+        return own
+
     def cache(self, name: str) -> Path:
         """Where a node keeps decoded images."""
         return self.folder / name / "cache"
@@ -88,6 +107,8 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "VISTUNE_RESULTS": str(self.results),
+            "VISTUNE_MIRRORS": str(self.mirrors),
+            **self.store,
         }
 
     def start(self, *names: str) -> None:
@@ -160,7 +181,8 @@ class Cluster:
         log = self.folder / "command.log"
         log.unlink(missing_ok=True)
         own = {"RAY_ADDRESS": f"{self.head.address}:{_GCS_PORT}", "RAY_NODE_ID": self.node_id(name)}
-        self.hosts[name].start(command, environment={**self.environment(), **own}, log=log).wait(120)
+        disk = self._own_mirrors(name), self.mirrors
+        self.hosts[name].start(command, environment={**self.environment(), **own}, log=log, own=disk).wait(120)
         return log.read_text()
 
     @contextmanager
@@ -190,7 +212,8 @@ class Cluster:
         inside = f"{self.environment()['PYTHONPATH']}{os.pathsep}{Path(__file__).parent / 'inside'}"
         own = {"HOME": str(place), "VISTUNE_CACHE": str(self.cache(name)), "PYTHONPATH": inside}
         environment = {**self.environment(), **own, ORDERS: str(self.orders)}
-        self._starts[name] = host.start(command, environment=environment, log=place / "start.log")
+        disk = self._own_mirrors(name), self.mirrors
+        self._starts[name] = host.start(command, environment=environment, log=place / "start.log", own=disk)
 
     def _answers(self, name: str) -> bool:
         process = self._starts[name]
@@ -204,9 +227,13 @@ def cluster() -> Iterator[Cluster]:
     # The path of a socket has to be short.
     with tempfile.TemporaryDirectory(prefix="vf-", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with disk(folder) as storage, network([HEAD, *WORKERS, SPARE]) as hosts:
+        with (
+            disk(folder) as storage,
+            network([HEAD, *WORKERS, SPARE]) as hosts,
+            object_server(folder, address=address_outside(hosts)) as store,
+        ):
             storage.folder.joinpath("results").mkdir()
-            made = Cluster(folder, hosts, storage)
+            made = Cluster(folder, hosts, storage, store)
             write_digits(made.data)
             made.start(HEAD, *WORKERS)
             yield made

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMESPACES = Path("/run/netns")
+_OUTSIDE = 254
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,19 @@ class Host:
     link: str
 
     def start(
-        self, command: Sequence[str | Path], *, environment: Mapping[str, str], log: Path
+        self, command: Sequence[str | Path], *, environment: Mapping[str, str], log: Path, own: tuple[Path, Path]
     ) -> subprocess.Popen[bytes]:
         """Starts a process that sees this host's network and name only, and its own children.
 
         Ray takes a head that is gone for running as long as it sees a process that was told its address.
+
+        Args:
+            own: a folder, and where the process has it in place of what all others see there: a disk of its own.
         """
         inside = ["nsenter", f"--net={NAMESPACES / self.namespace}", "unshare", "--uts"]
         inside += ["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave", "sh", "-c"]
-        inside += ['hostname "$0" && exec "$@"', self.name, *map(str, command)]
+        inside += ['hostname "$0" && mount --bind "$1" "$2" && shift 2 && exec "$@"', self.name]
+        inside += map(str, (*own, *command))
         with log.open("ab") as out:
             return subprocess.Popen(inside, env=dict(environment), stdout=out, stderr=out, start_new_session=True)
 
@@ -94,7 +99,7 @@ def network(names: Sequence[str]) -> Iterator[list[Host]]:
     ]
     try:
         _ip("link", "add", bridge, "type", "bridge")
-        _ip("address", "add", f"{subnet}.254/24", "dev", bridge)
+        _ip("address", "add", f"{subnet}.{_OUTSIDE}/24", "dev", bridge)
         _ip("link", "set", bridge, "up")
         for host in hosts:
             _add(host, bridge)
@@ -105,6 +110,11 @@ def network(names: Sequence[str]) -> Iterator[list[Host]]:
                 host.kill()
                 _ip("netns", "delete", host.namespace)  # its interface goes with it
         subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
+
+
+def address_outside(hosts: Sequence[Host]) -> str:
+    """At which hosts reach this machine."""
+    return f"{hosts[0].address.rpartition('.')[0]}.{_OUTSIDE}"
 
 
 def _add(host: Host, bridge: str) -> None:

@@ -65,6 +65,8 @@ def head(case: Case) -> None:
     """What it took with it is started again at once, while trials of before may still be at work elsewhere."""
     case.begin()
     case.strike(lambda: case.cluster.kill(HEAD))
+    if case.stored:
+        case.cluster.lose_disk(HEAD)
     time.sleep(case.moments.uniform(0, 3))
     case.heal(lambda: case.cluster.start(HEAD, *WORKERS))
     case.resume()

@@ -15,9 +15,12 @@ from search.results import RunPaths
 from search.trial_attrs import OUTCOME
 from tests.cluster.head import ROOT
 from tests.faults.cluster import Cluster
+from tests.object_server import BUCKET
 from tests.search.cli import summary_of, trials_of
+from trainables.object_store import fetch_file, local_path
 
 SPACES = {"solo": "tests/faults/solo.yaml", "mixed": "tests/faults/mixed.yaml", "long": "tests/faults/long.yaml"}
+STORE = f"s3://{BUCKET}/runs"
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,16 @@ class Search:
 
     Args:
         space: one of `SPACES`.
+        stored: whether the run lies in the object store, rather than on the disk that all share.
     """
 
-    def __init__(self, cluster: Cluster, name: str, *, space: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, *, space: str, stored: bool = False) -> None:
         self._cluster = cluster
         self._space = SPACES[space]
         self._job: str | None = None
         self.name = name
-        self.paths = RunPaths(cluster.results / name)
+        self._storage = STORE if stored else str(cluster.results)
+        self.paths = RunPaths(local_path(self._storage) / name)
 
     def submit(self, *overrides: str) -> None:
         """Sends the search, as a person does."""
@@ -54,6 +59,7 @@ class Search:
 
     def trials(self) -> list[FrozenTrial]:
         try:
+            fetch_file(self.paths.study)
             return trials_of(self.paths.root)
         except (OSError, KeyError, ValueError):
             return []  # the disk is away, or a line is half written
@@ -97,7 +103,7 @@ class Search:
 
     def _send(self, *arguments: str) -> None:
         self._job = None
-        where = ["--storage-path", str(self._cluster.results), "--address", self._cluster.address]
+        where = ["--storage-path", self._storage, "--address", self._cluster.address]
         command = [sys.executable, "-m", "cluster.submit", *arguments, *where, "--detach", "--no-fetch"]
         environment = self._cluster.environment()
         sent = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -105,6 +111,7 @@ class Search:
 
 
 def use(cluster: Cluster) -> None:
-    """Lets this process be a client of the cluster."""
+    """Lets this process be a client of the cluster, and of its object store."""
     told = cluster.environment()
     os.environ |= {name: told[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")}
+    os.environ |= {**cluster.store, "VISTUNE_MIRRORS": str(cluster.folder / "client")}
