@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -14,8 +14,12 @@ from rich.console import Console
 @contextmanager
 def open_console() -> Iterator[Console]:
     """A console on the process's present standard output, also while `libraries_to` is in force."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace", buffering=1) as stream:
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace", buffering=1)
+    try:
         yield Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+    finally:
+        with suppress(BrokenPipeError):  # whoever read has seen enough: `| head`
+            stream.close()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from search.ledger import Status, TrialRecord, pareto_front, rank
 from search.lint import lint
 from search.progress import STATUS_NAMES, describe_params
 from search.report_pareto import shown_cost
+from search.resources_config import AUTO
 from search.restarts import Restarts
 from search.results import RunPaths
 from search.tensorboard import command_for, tunnel_to
@@ -78,6 +79,33 @@ def check_visibly(console: Console, config: SearchConfig) -> Preflight:
     _describe_images(console, found)
     _describe_fusion(console, found)
     return found
+
+
+def time_fusion_visibly(console: Console, config: SearchConfig) -> tuple[SearchConfig, float]:
+    """Times trials that share a device, alone and fused, and says what was found.
+
+    Returns:
+        The search, with `resources.fused: auto` replaced by what is faster; and how much faster it then is than trials
+        one after the other.
+    """
+    from search.plan_fusion import check_can_time, decided, expected_gain, measure_gains
+
+    check_can_time(config)
+    console.print(f"timing {config.resources.trials_per_device} trials on one device, one after the other and fused")
+    gains = measure_gains(config)
+    for each in gains:
+        why = f" ({each.reason})" if each.reason else ""
+        console.print(
+            f"  {each.arch}, batches of {each.batch_size}: fused {each.ratio:.2f} times as fast{why}",
+            markup=False,
+            highlight=False,
+        )
+    gain = expected_gain(config, gains)
+    console.print(f"  random trials, of which few are alike: {gain:.2f} times as fast", highlight=False)
+    if config.resources.fused == AUTO:
+        config = decided(config, gain)
+        console.print(f"chosen: [bold]fused: {str(config.resources.fused).lower()}[/bold]", highlight=False)
+    return config, gain if config.resources.fused else 1.0
 
 
 def gather_visibly(

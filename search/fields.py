@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -73,7 +74,7 @@ def _values(part: dict[str, Any]) -> str:
 
 def _one_kind(option: dict[str, Any]) -> str:
     if "enum" in option:
-        return ", ".join(str(value) for value in option["enum"])
+        return ", ".join(value if isinstance(value, str) else json.dumps(value) for value in option["enum"])
     if "const" in option:
         return str(option["const"])
     if "type" not in option:

@@ -17,6 +17,7 @@ from trainables.errors import VistuneError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.cluster_nodes import Cluster
     from search.config import SearchConfig
     from search.plan_cost import Cost
     from search.plan_population import Population
@@ -127,29 +128,38 @@ def _limits(config: SearchConfig, *, trial_epochs: float, trial_s: float, concur
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from search.cluster_nodes import Cluster, check_fits, worker_resources
+    from search.cluster_nodes import Cluster, check_fits
     from search.config import load_search, with_absolute_root
     from search.console import open_console
-    from search.describe import check_visibly, gather_visibly
+    from search.describe import check_visibly, gather_visibly, time_fusion_visibly
     from search.earlier_runs import find_earlier
     from search.plan_cost import measure_costs
 
     config = with_absolute_root(load_search(options.space, overrides=options.overrides))
     find_earlier(config)
-    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(_num_gpus())}
-    concurrent = options.trials_at_a_time
-    if concurrent is None:
-        check_fits(config.resources, config.trial_sizes, Cluster([here]))
-        slots = Cluster([here]).slots(worker_resources(config.resources)) * config.resources.trials_at_a_slot
-        fit = int(slots / _mean_workers(config))
-        concurrent = max(1, min(fit, config.resources.max_concurrent_trials or fit))
+    here = Cluster([{"CPU": float(os.cpu_count() or 1), "GPU": float(_num_gpus())}])
+    if options.trials_at_a_time is None:
+        check_fits(config.resources, config.trial_sizes, here)
     with open_console() as console:
         gather_visibly(console, config, check_visibly(console, config))
+        gain = 1.0
+        if config.resources.fused:
+            config, gain = time_fusion_visibly(console, config)
+        concurrent = options.trials_at_a_time or _fitting(config, here)
         console.print("timing a few steps of each architecture")
         costs = measure_costs(config)
-        found = estimate(config, costs, concurrent=concurrent, speed=options.speed)
+        found = estimate(config, costs, concurrent=concurrent, speed=options.speed * gain)
         _describe(console, config, costs, found)
     return 1 if any(each.problem for each in costs) else 0
+
+
+def _fitting(config: SearchConfig, here: Cluster) -> int:
+    """Trials at a time, of those that this machine holds."""
+    from search.cluster_nodes import worker_resources
+
+    slots = here.slots(worker_resources(config.resources)) * config.resources.trials_at_a_slot
+    fit = int(slots / _mean_workers(config))
+    return max(1, min(fit, config.resources.max_concurrent_trials or fit))
 
 
 def _describe(console: Console, config: SearchConfig, costs: Sequence[Cost], found: Estimate) -> None:
@@ -192,7 +202,9 @@ def _describe(console: Console, config: SearchConfig, costs: Sequence[Cost], fou
     notes = ["start-up, waiting and the final retrainings come on top"]
     if found.population.trials < _FEW_TRIALS:
         notes.append("with so few trials chance decides how many reach a rung")
-    if config.resources.trials_per_device > 1:
+    if config.resources.fused:
+        notes.append("trials that share a device are fused as far as random ones agree")
+    elif config.resources.trials_per_device > 1:
         notes.append("trials that share a device are taken to be no faster than one after the other")
     if config.resources.has_groups:
         notes.append("a group of workers is taken to be as fast as one with all its cores")

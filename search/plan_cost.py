@@ -93,13 +93,19 @@ def _by_architecture(config: SearchConfig) -> dict[str, list[TrialConfig]]:
     return {arch: list(trials.values()) for arch, trials in found.items()}
 
 
-def _measure(config: SearchConfig, trial: TrialConfig) -> Cost:
+def local_runtime(config: SearchConfig, trial: TrialConfig) -> LocalRuntime:
+    """This machine, with the cores that a trial has."""
     resources = config.resources
     cuda = resources.gpus_per_worker > 0 and torch.cuda.is_available()
-    runtime = LocalRuntime(
+    return LocalRuntime(
         device="cuda" if cuda else "cpu",
         num_threads=max(1, int(resources.cpus_per_worker * config.workers_of({"arch": trial.arch}))),
     )
+
+
+def _measure(config: SearchConfig, trial: TrialConfig) -> Cost:
+    runtime = local_runtime(config, trial)
+    cuda = runtime.device.type == "cuda"
     threads = torch.get_num_threads()
     try:
         gc.collect()
@@ -116,7 +122,7 @@ def _measure(config: SearchConfig, trial: TrialConfig) -> Cost:
 def _timed(config: TrialConfig, runtime: LocalRuntime, *, before: int, cuda: bool) -> Cost:
     trial = start_trial(config, runtime)
     steps = trial.train_batches.num_steps(0)
-    step_s, images_per_step = _time_steps(trial)
+    step_s, images_per_step = time_steps(trial)
     memory = _memory_bytes(cuda=cuda) - before
     val_s = _time_validation(trial)
     return Cost(
@@ -129,7 +135,7 @@ def _timed(config: TrialConfig, runtime: LocalRuntime, *, before: int, cuda: boo
     )
 
 
-def _time_steps(trial: TrialState) -> tuple[float, int]:
+def time_steps(trial: TrialState) -> tuple[float, int]:
     """Seconds of a step, reading and augmentation included, and the images of one."""
     trial.start_epoch(0)
     trial.model.train()

@@ -14,6 +14,7 @@ from trainables.hyperparameters import Frozen
 
 # In a mapping of workers by architecture: that of all architectures that it does not name.
 DEFAULT = "default"
+AUTO = "auto"  # of `fused`
 
 Workers = int | Mapping[str, int]
 
@@ -37,6 +38,12 @@ def _count_problem(value: Any, *, mapping: bool) -> str | None:
         remedy = "write 2, or a number for each architecture: {default: 1, resnet50: 2}" if mapping else "write 2"
         return f"must be a whole number, found {found(value)}; {remedy}"
     return None if value >= 1 else f"must be at least 1, found {value}; write 1 or more"
+
+
+def _check_fused(value: Any) -> Any:
+    if isinstance(value, bool) or value == AUTO:
+        return value
+    raise ValueError(f"must be true, false or auto, found {found(value)}; write auto to have the faster one chosen")
 
 
 class ResourcesConfig(Frozen):
@@ -69,10 +76,13 @@ class ResourcesConfig(Frozen):
         description="One-worker trials at a time on what a worker asks for: each in a process of its own with its part "
         "of that, or with `fused` together in one process.",
     )
-    fused: bool = Field(
+    fused: Annotated[
+        Literal[True, False, "auto"], PlainValidator(_check_fused), WithJsonSchema({"enum": [True, False, AUTO]})
+    ] = Field(
         default=False,
         description="The trials of a device train in one process, those of one architecture and batch size in one "
-        "forward and backward pass. For small networks, which leave a GPU idle.",
+        "forward and backward pass. For small networks, which leave a GPU idle. With `auto` both are timed when the "
+        "search begins, and each trial has a device of its own where fusing them is no faster.",
     )
     accelerator: str | None = Field(
         default=None,
@@ -114,8 +124,8 @@ class ResourcesConfig(Frozen):
     def _shared_devices(self) -> ResourcesConfig:
         if self.fused and self.trials_per_device == 1:
             raise ValueError(
-                "fused: true has nothing to fuse with trials_per_device: 1; write trials_per_device: 16, "
-                "or fused: false"
+                f"fused: {str(self.fused).lower()} has nothing to fuse with trials_per_device: 1; write "
+                "trials_per_device: 16, or fused: false"
             )
         if self.trials_per_device > 1 and self.has_groups:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted before the search began; nothing was changed", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at its end
+        return FAILED
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -186,11 +190,14 @@ def _search(options: argparse.Namespace) -> int:
 
 def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: argparse.Namespace) -> Outcome:
     from search.console import libraries_to
-    from search.describe import check_visibly, gather_visibly
+    from search.describe import check_visibly, gather_visibly, time_fusion_visibly
     from search.ledger import Ledger
     from search.live import LiveView
+    from search.resources_config import AUTO
 
     preflight = check_visibly(console, config)
+    if config.resources.fused == AUTO:  # a run that has begun knows
+        config, _ = time_fusion_visibly(console, config)
     # A run that has begun knows what it started from, whether or not the earlier runs are still there.
     knowledge = None if paths.environment.is_file() else gather_visibly(console, config, preflight)
     # Ray is imported only now: what is wrong with the images has been said by then.

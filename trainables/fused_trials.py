@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,11 @@ class FusedTrials:
         self._slots_at_once = len(trials)
         self._parts = self._make_parts()
 
-    def train_epoch(self) -> list[EpochMetrics]:
+    def train_epoch(self, *, steps: int | None = None) -> list[EpochMetrics]:
         """Trains each trial for its next epoch.
+
+        Args:
+            steps: ends the epoch after so many, for whoever wants to know how long they take; by default there are all.
 
         Returns:
             What `train_one_epoch` returns of each; its seconds are its share of those that all of them took together.
@@ -79,7 +83,7 @@ class FusedTrials:
         batches = zip(
             *(trial.train_batches.epoch(epoch) for trial, epoch in zip(self.trials, epochs, strict=True)), strict=True
         )
-        for step, together in enumerate(batches):
+        for step, together in enumerate(islice(batches, steps)):
             for trial, epoch in zip(self.trials, epochs, strict=True):
                 set_lr_of_step(trial, epoch=epoch, step=step)
             sums += self._step(together)

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from search.config import SearchConfig, load_search
 from search.plan import estimate, main
 from search.plan_cost import Cost, mean_epoch_s, measure_costs
+from search.plan_fusion import Gain, check_can_time, decided, expected_gain, measure_gains
 from search.plan_population import expected_population
 from tests.search.cli import TINY, write_space
+from trainables.errors import ConfigError
 
 COSTS = [Cost(arch="small_cnn", batch_size=64, num_params=2**20, epoch_s=2.0)]
 
@@ -102,3 +105,32 @@ def test_real_steps_are_timed(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     out = capfd.readouterr().out
     assert "about 4, 2 at a time; ends by budget.trials" in out
     assert main([str(space), "-o", "space.arch=nonesuch"]) == 2
+
+
+def test_trials_of_a_device_are_timed_alone_and_fused(tmp_path: Path) -> None:
+    space = {**TINY["space"], "arch": {"type": "categorical", "values": ["small_cnn", "test_resnet"]}, "dropout": 0.2}
+    resources = {"trials_per_device": 4, "fused": "auto"}
+    config = search(tmp_path, space=space, resources=resources)
+
+    gains = {gain.arch: gain for gain in measure_gains(config)}
+
+    assert gains["small_cnn"].ratio > 0 and not gains["small_cnn"].reason
+    assert gains["test_resnet"].ratio == 1.0 and "dropout" in gains["test_resnet"].reason
+
+
+@pytest.mark.parametrize(("ratio", "fused", "trials"), [(3.0, True, 4), (1.0, False, 1)])
+def test_what_is_faster_is_chosen(tmp_path: Path, ratio: float, fused: bool, trials: int) -> None:
+    config = search(tmp_path, resources={"trials_per_device": 4, "fused": "auto"})
+    gain = expected_gain(config, [Gain("small_cnn", 64, 4, ratio)])
+
+    assert 1.0 <= gain <= ratio, "of four random trials of two batch sizes not all are alike"
+    chosen = decided(config, gain).resources
+    assert (chosen.fused, chosen.trials_per_device) == (fused, trials)
+
+
+def test_trials_of_a_gpu_are_not_timed_where_there_is_none(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    config = search(tmp_path, resources={"trials_per_device": 4, "fused": "auto", "gpus_per_worker": 1})
+    with pytest.raises(ConfigError, match="it has no GPU"):
+        check_can_time(config)
