@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.errors import ConfigError, VistuneError
-from trainables.object_store import local_path
+from trainables.mirrors import local_path
 
 if TYPE_CHECKING:
     from rich.console import Console

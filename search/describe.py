@@ -19,7 +19,7 @@ from search.resources_config import AUTO
 from search.restarts import Restarts
 from search.results import RunPaths
 from search.tensorboard import command_for, tunnel_to
-from trainables.object_store import mirror_of
+from trainables.mirrors import mirror_of
 
 if TYPE_CHECKING:
     from search.final_summary import FinalSummary

@@ -22,7 +22,8 @@ from search.mirrored_run import fetch_summary, is_driven
 from search.results import RunPaths
 from search.storage import folder_of_runs
 from trainables.errors import ConfigError, VistuneError
-from trainables.object_store import mirror_of, names_in, shown, total_size
+from trainables.mirrors import mirror_of, shown
+from trainables.object_store import names_in, total_size
 
 # Columns of a terminal that is none, such as a pipe: enough that nothing is cut.
 _WIDE = 240

@@ -19,16 +19,15 @@ from pathlib import Path
 
 from search.results import RunPaths, write_json
 from trainables.errors import ConfigError
+from trainables.mirrors import mirror_of, shown
 from trainables.object_store import (
     changed_at,
     fetch,
-    mirror_of,
     publish,
     publish_folder,
     read_shared,
     remove,
     remove_objects,
-    shown,
     size_of,
 )
 

@@ -16,7 +16,8 @@ from search.searcher import Halt
 from trainables.config import DataConfig
 from trainables.data import load_data
 from trainables.errors import ConfigError, DataError, VistuneError
-from trainables.object_store import read_shared, remove, shown, size_of
+from trainables.mirrors import shown
+from trainables.object_store import read_shared, remove, size_of
 
 # Starting a worker process on a node takes seconds, unpacking the working directory there may take some more.
 _ANSWER_S = 120.0

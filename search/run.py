@@ -144,7 +144,7 @@ def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
     from search.mirrored_run import is_there
     from search.results import RunPaths
     from search.storage import find_run, storage_root
-    from trainables.object_store import shown
+    from trainables.mirrors import shown
 
     storage = storage_root(options.storage_path)
     if options.resume:
@@ -222,7 +222,7 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: ar
 def _report_crash(error: Exception, paths: RunPaths) -> int:
     """Says what broke without a wall of text; the traceback goes to the run's log."""
     from search.redaction import redacted
-    from trainables.object_store import shown
+    from trainables.mirrors import shown
     from trainables.storage_errors import storage_error
 
     resume = f"python -m search.run --resume {shown(paths.root)}"

@@ -36,7 +36,7 @@ from search.signals import signals_kept
 from search.tuner import run_trials, start_ray
 from trainables.data import ImageData
 from trainables.errors import ConfigError, DataError
-from trainables.object_store import shown
+from trainables.mirrors import shown
 from trainables.splits import write_splits
 from trainables.trial_log import log_picture
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from search.mirrored_run import fetch_run
 from search.results import RunPaths
 from trainables.errors import ConfigError
-from trainables.object_store import local_path, mirror_of, names_in, shown, size_of
+from trainables.mirrors import local_path, mirror_of, shown
+from trainables.object_store import names_in, size_of
 
 # Ray unpacks the working directory of a job into a folder of this name, and deletes it some time after the job.
 _PACKAGE = "_ray_pkg_"

@@ -17,7 +17,8 @@ from tests.cluster.head import ROOT
 from tests.faults.cluster import Cluster
 from tests.object_server import BUCKET
 from tests.search.cli import summary_of, trials_of
-from trainables.object_store import fetch_file, local_path
+from trainables.mirrors import local_path
+from trainables.object_store import fetch_file
 
 SPACES = {"solo": "tests/faults/solo.yaml", "mixed": "tests/faults/mixed.yaml", "long": "tests/faults/long.yaml"}
 STORE = f"s3://{BUCKET}/runs"

@@ -20,7 +20,8 @@ from search.results import RunPaths
 from tests.object_server import BUCKET, object_server
 from tests.search.cli import TIMEOUT_S, finish, start, summary_of, trials_of, wait_until, write_space
 from trainables.errors import ConfigError
-from trainables.object_store import fetch, local_path, remove
+from trainables.mirrors import local_path
+from trainables.object_store import fetch, remove
 
 URI = f"s3://{BUCKET}/team/runs"
 

@@ -13,18 +13,16 @@ from tests.object_server import BUCKET, object_server
 from trainables.atomic_files import write_beside
 from trainables.checkpoint import Attempt, TrialFiles, newest_epoch, save_checkpoint
 from trainables.errors import ConfigError, SupersededError
+from trainables.mirrors import local_path, mirror_of, shown
 from trainables.object_store import (
     fetch,
     fetch_file,
-    local_path,
-    mirror_of,
     names_in,
     publish,
     publish_folder,
     read_shared,
     remove,
     remove_objects,
-    shown,
     size_of,
     total_size,
 )

@@ -1,0 +1,106 @@
+"""Where does a run lie that is in an object store (`s3://`, `gs://`)? Each node works on a copy of it.
+
+A run under `s3://bucket/runs/name` has the folder `<mirrors>/s3/bucket/runs/name` on every node, the same path
+everywhere. A path below `<mirrors>` says by itself what it is a copy of, so that processes need to be told nothing
+else.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trainables.errors import ConfigError
+
+SCHEMES = ("s3", "gs", "file")
+_FOLDER = "vistune-mirrors"
+_VARIABLE = "VISTUNE_MIRRORS"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One path of a copy, and the object that it is a copy of.
+
+    Attributes:
+        scheme: of the store.
+        key: bucket and key, or bucket and prefix, with slashes between.
+    """
+
+    scheme: str
+    key: str
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}://{'/' if self.scheme == 'file' else ''}{self.key}"
+
+    @property
+    def store(self) -> Any:
+        """The `pyarrow.fs.FileSystem`."""
+        return _store(self.scheme, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+
+    @property
+    def place(self) -> str:
+        """The object's path, as its store has it."""
+        return f"/{self.key}" if self.scheme == "file" else self.key
+
+
+def local_path(given: str) -> Path:
+    """Where the folder of runs that a person names lies on this machine: itself, or its copy.
+
+    Raises:
+        ConfigError: if it is in a store that is not known, or carries credentials.
+    """
+    if "://" not in given:
+        return Path(given).expanduser()
+    parts = urlsplit(given)
+    if parts.scheme not in SCHEMES:
+        raise ConfigError(f"{given}: {parts.scheme}:// is not known; use s3://, gs://, or a folder that is mounted")
+    if "@" in parts.netloc or parts.query:
+        raise ConfigError(
+            f"{parts.scheme}://: give bucket and folder alone; credentials and endpoint belong into the environment of "
+            "the nodes (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
+        )
+    if parts.scheme != "file" and not parts.netloc:
+        raise ConfigError(f"{given}: names no bucket; give {parts.scheme}://BUCKET/FOLDER")
+    return mirrors() / parts.scheme / parts.netloc / parts.path.strip("/")
+
+
+def mirrors() -> Path:
+    """The folder of all copies: in $VISTUNE_MIRRORS, else in the folder for temporary files."""
+    return Path(os.environ.get(_VARIABLE) or tempfile.gettempdir()) / _FOLDER
+
+
+def mirror_of(path: Path) -> Mirror | None:
+    """What a path is a copy of; None where it is a path like any other."""
+    text = str(path)
+    before, found, after = text.partition(f"{os.sep}{_FOLDER}{os.sep}")
+    del before
+    if not found:
+        return None
+    scheme, _, key = after.partition(os.sep)
+    return Mirror(scheme, key)
+
+
+def shown(path: Path) -> str:
+    """A path as a person knows it."""
+    mirror = mirror_of(path)
+    return str(path) if mirror is None else mirror.uri
+
+
+@lru_cache(maxsize=8)
+def _store(scheme: str, endpoint: str | None) -> Any:
+    from pyarrow import fs
+
+    if scheme == "s3":
+        # Delayed: a small object is one request instead of three.
+        return fs.S3FileSystem(
+            endpoint_override=endpoint,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=6),
+            allow_delayed_open=True,
+        )
+    return fs.GcsFileSystem() if scheme == "gs" else fs.LocalFileSystem()
