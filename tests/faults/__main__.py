@@ -21,6 +21,8 @@ from tests.faults.table import Row, markdown, read_rows, replaced, write_rows
 
 _CSV = Path("results/fault_injection.csv")
 _MARKDOWN = Path("results/fault_injection.md")
+_README = Path("README.md")
+_END = "<!-- end of the table -->\n"
 _MARK = "<!-- the table below is written by python -m tests.faults -->\n"
 
 
@@ -83,9 +85,13 @@ def run_case(hosts: Cluster, name: str, seed: int, references: dict[str, Trials]
 
 
 def record(rows: Sequence[Row]) -> None:
-    """Writes the table below the text of the published file."""
-    text = _MARKDOWN.read_text(encoding="utf-8") if _MARKDOWN.is_file() else _MARK
-    _MARKDOWN.write_text(text.partition(_MARK)[0] + _MARK + "\n" + markdown(rows) + "\n", encoding="utf-8")
+    """Writes the table below the text of the published file, and into the README."""
+    for path in (_MARKDOWN, _README):
+        text = path.read_text(encoding="utf-8")
+        before, mark, rest = text.partition(_MARK)
+        assert mark, f"{path}: where the table belongs is not marked"
+        after = rest[rest.index(_END) :] if _END in rest else ""
+        path.write_text(f"{before}{mark}\n{markdown(rows)}\n\n{after}".rstrip() + "\n", encoding="utf-8")
 
 
 def _tell(row: Row, *, moment: str, seconds: float) -> None:
