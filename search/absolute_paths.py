@@ -44,7 +44,7 @@ def _of_param(param: Param) -> Param:
 
 def _of_start(start: Start) -> Start:
     if isinstance(start, EarlierRun):
-        return start.model_copy(update={"run": _absolute(start.run)})
+        return start if "://" in start.run else start.model_copy(update={"run": _absolute(start.run)})
     return {name: _of(each) if name == "weights" else each for name, each in start.items()}
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from search.config import SearchConfig, load_search
 from search.config_errors import unknown_key
+from search.mirrored_run import fetch_run
 from search.results import RunPaths
 from search.start_from import EarlierRun
 from trainables.errors import ConfigError
+from trainables.mirrors import local_path, mirror_of, shown
 from trainables.nearest import nearest
 
 _SHOWN_RUNS = 8
@@ -34,6 +36,8 @@ class Earlier:
     def name(self) -> str:
         """The run's folder as a person would type it."""
         root, here = self.paths.root, Path.cwd()
+        if mirror_of(root) is not None:
+            return shown(root)
         return str(root.relative_to(here)) if root.is_relative_to(here) else str(root)
 
 
@@ -60,7 +64,8 @@ def find_earlier(config: SearchConfig) -> list[Earlier]:
 
 
 def _find(where: str, asked: EarlierRun) -> Earlier:
-    paths = RunPaths(Path(asked.run).expanduser())
+    paths = RunPaths(local_path(asked.run))
+    fetch_run(paths)
     if not paths.root.is_dir():
         raise ConfigError(f"{where}.run: no such run, found {asked.run}; {_remedy(paths)}")
     for path in (paths.config, paths.study):

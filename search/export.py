@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from search.results import RunPaths, write_json, write_text
 from search.storage import find_run, folder_of_runs
 from trainables.errors import ConfigError, VistuneError
+from trainables.object_store import publish_folder
 
 if TYPE_CHECKING:
     from search.export_formats import Written
@@ -86,6 +87,7 @@ def export(
     written, failed = write_formats(folder, exported, images, formats=formats)
     write_json(folder / "model_card.json", _card(paths, exported, trial=trial, written=written))
     write_text(folder / "README.md", usage(exported, written))
+    publish_folder(folder)  # which may be that of a run in an object store
     return written, failed
 
 

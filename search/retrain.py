@@ -34,6 +34,7 @@ from trainables.checkpoint import TrialFiles, newest_epoch
 from trainables.config import TrialConfig
 from trainables.errors import VistuneError
 from trainables.metric_names import METRIC_MODES
+from trainables.object_store import remove
 
 _log = logging.getLogger(__name__)
 
@@ -227,6 +228,8 @@ class _Runner:
     def _result(self, task: Any, key: tuple[int, int], trial: TrialConfig) -> Retrained:
         number, seed = key
         metrics: dict[str, float] = ray.get(task)
+        # The last checkpoint says that this is done, and how it went; it holds no weights any more.
+        remove(TrialFiles(self._folder(key, trial)).previous_checkpoint)
         return Retrained(
             trial=number,
             seed=seed,

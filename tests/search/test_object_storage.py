@@ -103,13 +103,17 @@ def test_begun_on_one_machine_ended_on_another_and_used_on_a_third(
     run = on_a_new_machine(tmp_path / "three", monkeypatch, without=[tmp_path / "two"])
     listed = command("search.list", "--storage-path", URI)
     assert listed.returncode == 0 and "first" in listed.stdout and "finished" in listed.stdout, listed.stderr
+    start_from = [{"run": f"{URI}/first"}, {"run": f"{URI}/second"}]
+    later = command("search.run", write_space(tmp_path / "later", start_from=start_from), "--dry-run", "--quick")
+    assert later.returncode == 2 and f"no such run, found {URI}/second" in later.stderr, later.stderr
+    assert "start_from.0" not in later.stderr
     exported = command("search.export", "first", "--storage-path", URI, "--output", tmp_path / "model")
     assert exported.returncode == 0, exported.stdout + exported.stderr
     assert (tmp_path / "model" / "model.onnx").is_file()
     assert json.loads((run / "test" / "metrics.json").read_text())["top1"] == summary["test"]["top1"]
     assert (run / "report.html").is_file()
     fetch(run)
-    left = [path for path in run.rglob("*") if path.name.startswith("checkpoint")]
-    assert not left, "nothing resumes a trial that has ended"
+    left = [path.relative_to(run) for path in run.rglob("*") if path.name.startswith("checkpoint")]
+    assert {(path.parts[0], path.name) for path in left} == {("final", "checkpoint.pt")}, "which say what has been done"
     told = ended.stdout + ended.stderr + (run / "logs" / "search.log").read_text() + (run / "report.html").read_text()
     assert server["AWS_SECRET_ACCESS_KEY"] not in told
