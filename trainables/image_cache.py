@@ -60,9 +60,17 @@ def cache_key(config: DataConfig, source: Source) -> str:
 
 
 def find_entry(folder: Path) -> CacheEntry | None:
-    """What the cache has in a folder, mapped in milliseconds."""
-    if not (folder / _META).is_file():
+    """What the cache has in a folder, mapped in milliseconds; None where it has nothing, or what it has is damaged.
+
+    Images whose file has not the size that it should have are not there.
+    """
+    try:
+        return _read_entry(folder)
+    except (OSError, ValueError, EOFError, LookupError, TypeError):  # what readers of damaged files raise
         return None
+
+
+def _read_entry(folder: Path) -> CacheEntry:
     meta = json.loads((folder / _META).read_text(encoding="utf-8"))
     shape = tuple(meta["shape"])
     images = folder / _IMAGES
@@ -77,8 +85,12 @@ def find_entry(folder: Path) -> CacheEntry | None:
         problems=tuple(Problem(*each) for each in meta["problems"]),
         num_listed=meta["num_listed"],
         arrays=meta["arrays"],
-        images=np.memmap(images, np.uint8, mode="r", shape=shape) if images.is_file() else None,
+        images=np.memmap(images, np.uint8, mode="r", shape=shape) if _is_whole(images, shape) else None,
     )
+
+
+def _is_whole(images: Path, shape: tuple[int, ...]) -> bool:
+    return images.is_file() and images.stat().st_size == int(np.prod(shape, dtype=np.int64))
 
 
 def is_ready(entry: CacheEntry, config: DataConfig, folder: Path) -> bool:
@@ -106,7 +118,8 @@ def _choose(config: DataConfig, shape: tuple[int, ...], *, arrays: bool, kept: b
 def build_entry(config: DataConfig, source: Source, folder: Path, progress: Progress | None) -> None:
     """Decodes into a temporary folder that takes its final name when complete, so a killed builder harms nobody.
 
-    Where the folder is there already, without images, only these are added. Call it under the folder's lock.
+    Where the folder is there already, without images, only these are added; one that is damaged goes. Call it under the
+    folder's lock.
 
     Raises:
         DataError: listing the images that cannot be read; or if the disk is too small.
@@ -116,6 +129,8 @@ def build_entry(config: DataConfig, source: Source, folder: Path, progress: Prog
     temporary.mkdir()
     try:
         _write_entry(config, source, temporary, progress)
+        if find_entry(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)
         if not folder.is_dir():
             temporary.replace(folder)
         elif (temporary / _IMAGES).is_file():

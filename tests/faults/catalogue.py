@@ -56,7 +56,7 @@ FAULTS = {
     "unreachable": Fault("storage unreachable for 30 s", "solo", storage.unreachable),
     "truncated": Fault("checkpoint cut short on the disk, its actor killed", "solo", storage.truncated),
     "locked": Fault("study locked by another process for 10 to 20 s", "solo", storage.locked),
-    "same-name": Fault("the same search sent and resumed while it runs", "solo", storage.same_name),
+    "same-name": Fault("the same search sent and resumed while it runs", "long", storage.same_name),
     "hang": Fault("a trial hangs", "solo", trials.hang),
     "leak": Fault("a trial leaks memory until the kernel kills it", "solo", trials.leak),
     "nan": Fault("a trial diverges to NaN", "solo", trials.nan),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,20 @@ def test_real_photographs_stream_as_they_are_kept(tmp_path: Path) -> None:
     pairs = zip(streamed.batches(rows, num_threads=2), kept.batches(rows), strict=True)
     assert all(np.array_equal(*pair) for pair in pairs)
     assert streamed.fingerprint == kept.fingerprint
+
+
+@pytest.mark.parametrize("name", ["images.u8", "labels.npy", "pixel_sums.npy", "meta.json"])
+@pytest.mark.parametrize("left", [0, 100])
+def test_an_entry_whose_file_was_cut_short_is_made_anew(tmp_path: Path, name: str, left: int) -> None:
+    config = DataConfig(name="digits", image_size=12)
+    whole = load_data(config, cache_root=tmp_path)
+    (file,) = tmp_path.glob(f"digits-*/{name}")
+    rows, images = np.arange(50), whole.take(np.arange(50)).copy()
+    del whole  # a process that has the file mapped is killed by the kernel when it touches what is no more
+    os.truncate(file, left)
+
+    again = load_data(config, cache_root=tmp_path)
+
+    assert np.array_equal(again.take(rows), images)
+    assert load_data(config, cache_root=tmp_path).fingerprint == again.fingerprint
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [file.parent.name]

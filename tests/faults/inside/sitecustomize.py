@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 ORDERS = "VISTUNE_FAULT_ORDERS"  # names the folder in which a file `name_of` a process is an order for it
-LEAK = "leak"
+LEAK, POISON = "leak", "poison"
 _STEP = 32 * 2**20
 
 
@@ -27,10 +28,24 @@ def _obey(orders: Path) -> None:
     leaked = []
     while not order.exists():
         time.sleep(0.3)
-    if order.read_text() == LEAK:
-        while True:
-            leaked.append(bytearray(os.urandom(1)) * _STEP)  # every page is written
-            time.sleep(0.05)
+    told = order.read_text()
+    while told == LEAK:
+        leaked.append(bytearray(os.urandom(1)) * _STEP)  # every page is written
+        time.sleep(0.05)
+    while told == POISON and not _poison_a_network():
+        time.sleep(0.05)
+
+
+def _poison_a_network() -> bool:
+    """Fills the weights of a network that is in training with NaN; whether there was one."""
+    import torch
+
+    for each in gc.get_objects():
+        if isinstance(each, torch.nn.Module) and each.training and any(True for _ in each.parameters()):
+            for weights in each.parameters():
+                weights.data.fill_(float("nan"))
+            return True
+    return False
 
 
 if ORDERS in os.environ:
