@@ -94,6 +94,7 @@ def train_in_little_memory(spare_mib: int, *, moment: str, **changes: object) ->
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_little_memory_gives_the_same_curve_in_smaller_parts(moment: str) -> None:
     whole = LocalRuntime(num_threads=1)
