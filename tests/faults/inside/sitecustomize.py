@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import threading
@@ -32,20 +31,22 @@ def _obey(orders: Path) -> None:
     while told == LEAK:
         leaked.append(bytearray(os.urandom(1)) * _STEP)  # every page is written
         time.sleep(0.05)
-    while told == POISON and not _poison_a_network():
-        time.sleep(0.05)
+    if told == POISON:
+        _poison_the_next_network()
 
 
-def _poison_a_network() -> bool:
-    """Fills the weights of a network that is in training with NaN; whether there was one."""
+def _poison_the_next_network() -> None:
+    """Has the next module that trains fill its weights with NaN, in the thread that trains it."""
     import torch
 
-    for each in gc.get_objects():
-        if isinstance(each, torch.nn.Module) and each.training and any(True for _ in each.parameters()):
-            for weights in each.parameters():
-                weights.data.fill_(float("nan"))
-            return True
-    return False
+    def poison(module: torch.nn.Module, _given: object, _returned: object) -> None:
+        weights = list(module.parameters())
+        if module.training and weights:
+            handle.remove()
+            for each in weights:
+                each.data.fill_(float("nan"))
+
+    handle = torch.nn.modules.module.register_module_forward_hook(poison)
 
 
 if ORDERS in os.environ:
