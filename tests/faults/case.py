@@ -135,9 +135,12 @@ class Case:
         wait_until(lambda: bool(self.processes(*titles, hosts=hosts)), timeout_s=60)
         return self.moments.choice(self.processes(*titles, hosts=hosts))
 
-    def all_have_begun(self) -> bool:
-        """Whether every trial has finished an epoch; before that a group is perhaps still forming, and forms anew."""
-        return all(self.search.epochs().values())
+    def trains_on(self, name: str) -> bool:
+        """Whether a trial that has finished an epoch would be lost with a node; before that a group just forms anew."""
+        begun = [number for number, epoch in self.search.epochs().items() if epoch > 0]
+        if self.space == "mixed" and 0 in begun and self.processes(GROUP_WORKER, hosts=[name]):
+            return True
+        return any(self.search.host_of(number) == name for number in begun)
 
     def busy_worker(self) -> str:
         """Name of a node, not the head, on which something trains."""

@@ -39,8 +39,9 @@ def actor(case: Case) -> None:
 
 def node(case: Case) -> None:
     case.begin()
-    case.expected.lost = int(case.all_have_begun())
-    case.strike(lambda: case.cluster.kill(case.busy_worker()))
+    name = case.busy_worker()
+    case.expected.lost = int(case.trains_on(name))
+    case.strike(lambda: case.cluster.kill(name))
     case.end()
 
 
@@ -48,7 +49,7 @@ def two_nodes(case: Case) -> None:
     case.begin()
     first = case.busy_worker()
     second = case.moments.choice([name for name in WORKERS if name != first])
-    case.expected.lost = int(case.all_have_begun())
+    case.expected.lost = int(case.trains_on(first) or case.trains_on(second))
     case.strike(lambda: case.cluster.kill(first, second))
     case.end()
 

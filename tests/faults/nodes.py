@@ -19,7 +19,7 @@ def cut(case: Case) -> None:
     case.begin()
     name = case.busy_worker()
     host = case.cluster.hosts[name]
-    case.expected.lost = int(case.all_have_begun())
+    case.expected.lost = int(case.trains_on(name))
     case.strike(host.cut)
     until = time.monotonic() + _DEATH_NOTICED_WITHIN_S
     while name in case.cluster.members() and time.monotonic() < until:
@@ -59,7 +59,7 @@ def drain(case: Case) -> None:
     else:
         case.begin(epochs=(2, 150))
     name = case.busy_worker()
-    case.expected.preempted = int(case.all_have_begun())
+    case.expected.preempted = int(case.trains_on(name))
 
     def notice() -> None:
         case.cluster.run_on(name, "bash", ROOT / "cluster" / "drain_node.sh", str(_NOTICE_S))

@@ -18,7 +18,7 @@ from tests.faults.cluster import Cluster
 from tests.object_server import BUCKET
 from tests.search.cli import summary_of, trials_of
 from trainables.mirrors import local_path
-from trainables.object_store import fetch_file
+from trainables.object_store import fetch, fetch_file
 
 SPACES = {"solo": "tests/faults/solo.yaml", "mixed": "tests/faults/mixed.yaml", "long": "tests/faults/long.yaml"}
 STORE = f"s3://{BUCKET}/runs"
@@ -72,6 +72,13 @@ class Search:
             for trial in self.trials()
             if trial.state is TrialState.RUNNING
         }
+
+    def host_of(self, number: int) -> str | None:
+        """Name of the host on which a trial was begun last; the first worker's, where it has several."""
+        folder = self.paths.trial(number)
+        fetch(folder, wanted=lambda name: name.startswith("events."))
+        files = sorted(folder.glob("events.*"), key=lambda path: path.name.split(".")[3])
+        return files[-1].name.split(".")[4] if files else None
 
     def finished(self) -> dict[tuple[Any, ...], FrozenTrial]:
         """Trials that have ended, by their parameters."""
