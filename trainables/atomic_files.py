@@ -15,7 +15,7 @@ from trainables.object_store import publish, publish_kept
 from trainables.storage_errors import storage_error
 
 
-def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | None = None) -> None:
+def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | None = None, sync: bool = True) -> None:
     """Has a file written beside its target and moved over it; makes the folder, and leaves nothing of a failure.
 
     A copy of an object in a store is that object's next version, too (`trainables.object_store`).
@@ -23,12 +23,14 @@ def write_beside(path: Path, write: Callable[[Path], object], *, keep: Path | No
     Args:
         keep: where the file goes that was the target before. For a moment there is then no target, but always one of
             the two.
+        sync: whether it is to survive a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")  # a disk may be shared
     try:
         _write(temporary, write)
-        _sync(temporary)
+        if sync:
+            _sync(temporary)
         if keep is not None and path.exists():
             publish_kept(path, keep)
             os.replace(path, keep)  # noqa: PTH105

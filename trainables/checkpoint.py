@@ -89,7 +89,8 @@ class Attempt:
     def __init__(self, files: TrialFiles) -> None:
         self._path = files.attempt
         self._own = uuid.uuid4().hex
-        write_beside(self._path, lambda temporary: temporary.write_text(self._own, encoding="utf-8"))
+        # Not for after a power cut, which no process survives that might write.
+        write_beside(self._path, lambda temporary: temporary.write_text(self._own, encoding="utf-8"), sync=False)
 
     def require(self) -> None:
         """Asks before a write.
