@@ -26,7 +26,7 @@ class Room:
         most: trials at a time.
         ahead: whether one trial more is proposed than run. With the next trial at hand no actor waits for a proposal,
             which then knows one result less. Not with one trial at a time, whose search is to repeat exactly, nor with
-            worker groups, whose drivers would all start.
+            worker groups, whose drivers would all start, nor where `most` leaves slots free, in which it would start.
     """
 
     def __init__(
@@ -48,5 +48,5 @@ class Room:
         most = slots if self._most is None else self._most
         if not running or (len(running) < most and sum(running) + (size or self._smallest) <= slots):
             return Fit.NOW
-        at_a_time = min(slots, most)
-        return Fit.AHEAD if self._ahead and at_a_time > 1 and len(running) == at_a_time else Fit.NO
+        is_full = len(running) == slots <= most
+        return Fit.AHEAD if self._ahead and slots > 1 and is_full else Fit.NO

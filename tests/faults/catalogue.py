@@ -41,7 +41,7 @@ FAULTS = {
     "cut": Fault("node cut off until it is given up, then returned", "mixed", nodes.cut),
     "short-cut": Fault("node cut off for 2 to 6 s", "mixed", nodes.short_cut),
     "added": Fault("node added during the run", "long", nodes.added),
-    "drain": Fault("spot notice of 20 s, then the node is gone, trials of one worker", "long", nodes.drain),
+    "drain": Fault("spot notice of 5 s, then the node is gone, trials of one worker", "long", nodes.drain),
     "group-drain": Fault("the same, trials of one and of two workers", "mixed", nodes.drain),
     "none-stored": Fault("none, run in an object store", "mixed", kills.undisturbed, stored=True),
     "stored-node": Fault("kill -9 of a worker node, run in an object store", "mixed", kills.node, stored=True),

@@ -10,7 +10,7 @@ from tests.faults.checks import hosts_of
 from tests.faults.cluster import SPARE, WORKERS
 from tests.search.cli import wait_until
 
-_NOTICE_S = 20
+_NOTICE_S = 5
 _DEATH_NOTICED_WITHIN_S = 90.0
 
 
@@ -57,7 +57,7 @@ def drain(case: Case) -> None:
     if case.space == "mixed":
         case.begin(epochs=(1, 4), of_trial=0)
     else:
-        case.begin(epochs=(2, 150))
+        case.begin(epochs=(2, 100))
     name = case.busy_worker()
     case.expected.preempted = int(case.trains_on(name))
 
