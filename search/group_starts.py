@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import ray
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.state import get_actor
+from ray.util.state.exception import RayStateApiException
+
+# Of the placement groups made here. Next in the name is an actor that lives as long as the driver of its group.
+_PREFIX = "vistune-group"
+_ANSWER_S = 10
 
 
 class FreesFailedStarts(WorkerGroupCallback):  # type: ignore[misc]
@@ -16,11 +29,16 @@ class FreesFailedStarts(WorkerGroupCallback):  # type: ignore[misc]
     Where a node is lost while a group forms on it, Ray Train (2.60) keeps the workers that had started and their
     placement group, and tries again for ever, on resources that the first attempt holds. Ray Train takes callbacks of
     its internal kinds from `RunConfig` for the sake of such workarounds; this one runs in the controller, which has one
-    group at a time.
+    group at a time. Placement groups get names, by which `free_orphans` knows them.
+
+    Args:
+        companion: number of an actor that lives as long as the driver of the group.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, companion: str) -> None:
+        self._companion = companion
         self._made: list[PlacementGroup] = []
+        self._num_made = 0
         self._watches = False
 
     def before_worker_group_start(self, worker_group_context: Any) -> None:
@@ -34,8 +52,28 @@ class FreesFailedStarts(WorkerGroupCallback):  # type: ignore[misc]
 
     def _noting(self, make: Callable[..., PlacementGroup]) -> Callable[..., PlacementGroup]:
         def placement_group(*arguments: Any, **options: Any) -> PlacementGroup:
-            made = make(*arguments, **options)
+            self._num_made += 1
+            made = make(*arguments, **options, name=f"{_PREFIX}-{self._companion}-{self._num_made}")
             self._made.append(made)
             return made
 
         return placement_group
+
+
+def free_orphans() -> None:
+    """Frees the placement groups of this search whose driver is gone.
+
+    Ray frees what an actor has made only once its whole job is over, and Ray Train's `PlacementGroupCleaner` knows of a
+    group once it has formed: where a driver is lost while its group forms, nobody else would, and the next group would
+    wait for its resources for ever.
+    """
+    address = ray.get_runtime_context().gcs_address  # there may be other clusters on this machine
+    for known in placement_group_table().values():
+        prefix, _, rest = known["name"].rpartition(_PREFIX)
+        if prefix or not rest or known["state"] == "REMOVED":
+            continue
+        # An answer that does not come now may come the next time; another search's is not found by its name.
+        with suppress(RayStateApiException, OSError, ValueError, ray.exceptions.RayError):
+            companion = get_actor(rest.split("-")[1], address=address, timeout=_ANSWER_S)
+            if companion is not None and companion.state == "DEAD":
+                remove_placement_group(get_placement_group(known["name"]))

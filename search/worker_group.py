@@ -33,6 +33,8 @@ _HEALTH_CHECK_S = "0.5"
 
 # How often whoever waits for a report looks whether there still is a group.
 _LOOK_EVERY_S = 1.0
+# A group that takes longer to form perhaps waits for what one holds whose driver is gone.
+_LOOKS_UNTIL_ORPHANS = 10
 
 # How long a group that is closed may take; one that hangs is left to whoever ends its driver.
 _CLOSE_S = 60.0
@@ -92,6 +94,7 @@ class WorkerGroup:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         self._error: BaseException | None = None
+        self._has_formed = False
         self._thread = threading.Thread(target=self._fit, args=(resources, scratch), daemon=True)
         self._thread.start()
 
@@ -141,10 +144,20 @@ class WorkerGroup:
         ray.kill(self._mailbox)
 
     def _wait_for(self, message: Any) -> Any:
+        looks = 0
         while not ray.wait([message], timeout=_LOOK_EVERY_S)[0]:
             if self.is_over:
                 raise self._error or RuntimeError("the worker group ended before its trial")
+            looks += 1
+            if not self._has_formed and looks % _LOOKS_UNTIL_ORPHANS == 0:
+                self._free_orphans()
+        self._has_formed = True
         return ray.get(message)
+
+    def _free_orphans(self) -> None:
+        from search.group_starts import free_orphans
+
+        free_orphans()
 
     def _fit(self, resources: ResourcesConfig, scratch: str) -> None:
         import ray.train
@@ -167,7 +180,7 @@ class WorkerGroup:
             run_config=ray.train.RunConfig(
                 name=f"group-{uuid.uuid4().hex[:12]}",
                 storage_path=scratch,
-                callbacks=[FreesFailedStarts()],
+                callbacks=[FreesFailedStarts(self._mailbox._actor_id.hex())],
                 # Whoever asked for the group hears of every loss, counts it, and asks again.
                 failure_config=ray.train.FailureConfig(max_failures=0, max_preemption_failures=0),
             ),

@@ -23,7 +23,7 @@ from search.resources_config import ResourcesConfig
 from search.restarts import Kind
 from search.results import RunPaths
 from search.tuner import start_ray
-from search.worker_group import WorkerGroup
+from search.worker_group import Mailbox, WorkerGroup
 from tests.search.cli import wait_until
 from tests.search.test_losses import processes
 from trainables.checkpoint import TrialFiles
@@ -147,7 +147,7 @@ def test_a_group_that_loses_a_process_while_it_forms_is_formed_again(
 
 def test_what_an_attempt_to_form_a_group_holds_is_freed_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_group, "placement_group", worker_group.placement_group)  # put back afterwards
-    frees = FreesFailedStarts()
+    frees = FreesFailedStarts("companion")
     frees.before_worker_group_start(None)
     first = worker_group.placement_group([{"CPU": 1.0}])
     assert first.wait(30)
@@ -156,4 +156,34 @@ def test_what_an_attempt_to_form_a_group_holds_is_freed_before_the_next(monkeypa
     second = worker_group.placement_group([{"CPU": 1.0}])
     assert second.wait(30)
     frees.before_worker_group_start(None)
+    wait_until(is_free)
+
+
+@ray.remote(num_cpus=0)
+class Controller:
+    """As far as it has come when the first node of its group is lost."""
+
+    def hold(self, companion: str) -> bool:
+        FreesFailedStarts(companion).before_worker_group_start(None)
+        return bool(worker_group.placement_group([{"CPU": 1.0}] * 2).wait(30))
+
+
+@ray.remote(num_cpus=0)
+class Driver:
+    def begin(self) -> bool:
+        self.companion = ray.remote(Mailbox).options(num_cpus=0).remote()
+        self.controller = Controller.remote()
+        return bool(ray.get(self.controller.hold.remote(self.companion._actor_id.hex())))
+
+
+def test_a_driver_that_is_lost_while_its_group_forms_does_not_block_the_next(
+    form: Callable[[], WorkerGroup], paths: RunPaths
+) -> None:
+    driver = Driver.remote()  # type: ignore[attr-defined]
+    assert ray.get(driver.begin.remote())
+    ray.kill(driver)
+    group = form()
+    reported = trained(group, task(paths, 0))
+    assert [each["epoch"] for each in reported] == [1, 2]
+    group.close()
     wait_until(is_free)
