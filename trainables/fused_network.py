@@ -54,7 +54,23 @@ def fused_network(engine: Engine, model: nn.Module) -> FusedNetwork:
     return FoldedNetwork(model) if engine == "folded" else MappedNetwork(model)
 
 
-class FoldedNetwork:
+class _DropoutSlots:
+    """The dropout layers of a fused network, by path."""
+
+    def __init__(self) -> None:
+        self._draws = SlotDraws()
+        self._dropouts: dict[str, FoldedDropout | MappedDropout] = {}
+
+    def rates(self, models: Sequence[nn.Module]) -> Rates:
+        return {path: dropout_rates(models, path) for path in self._dropouts}
+
+    def take(self, rates: Rates, generators: Sequence[torch.Generator]) -> None:
+        self._draws.generators = generators
+        for path, layer in self._dropouts.items():
+            layer.rates = rates[path]
+
+
+class FoldedNetwork(_DropoutSlots):
     """The model's own forward pass over maps in which the channels of all slots lie side by side.
 
     Right for networks whose forward pass leaves the order of the channels to their layers; `trainables/fusable.py`
@@ -62,9 +78,8 @@ class FoldedNetwork:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._draws = SlotDraws()
+        super().__init__()
         self._layers: dict[str, FoldedLayer] = {}
-        self._dropouts: dict[str, FoldedDropout] = {}
         self._network = _skeleton(model)
         for path, layer in list(self._network.named_modules()):
             if isinstance(layer, nn.Dropout):
@@ -78,14 +93,6 @@ class FoldedNetwork:
                 raise NotImplementedError(f"{type(layer).__name__} at {path or 'the top'}")
             self._layers[path] = folded
             self._network.set_submodule(path, folded)
-
-    def rates(self, models: Sequence[nn.Module]) -> Rates:
-        return {path: dropout_rates(models, path) for path in self._dropouts}
-
-    def take(self, rates: Rates, generators: Sequence[torch.Generator]) -> None:
-        self._draws.generators = generators
-        for path, layer in self._dropouts.items():
-            layer.rates = rates[path]
 
     def __call__(
         self, images: Tensor, *, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], training: bool
@@ -106,12 +113,11 @@ class FoldedNetwork:
         return scores.view(len(scores), num_slots, -1).transpose(0, 1)
 
 
-class MappedNetwork:
+class MappedNetwork(_DropoutSlots):
     """`torch.vmap` over the slots; any other source of randomness than dropout layers is an error there."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._draws = SlotDraws()
-        self._dropouts: dict[str, MappedDropout] = {}
+        super().__init__()
         self._network = _skeleton(model)
         for path, layer in list(self._network.named_modules()):
             if isinstance(layer, nn.Dropout):
@@ -120,14 +126,6 @@ class MappedNetwork:
             elif isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
                 # The same numbers; torch's own sets strides in a way that vmap would do slot by slot.
                 self._network.set_submodule(path, _MeanOfMap())
-
-    def rates(self, models: Sequence[nn.Module]) -> Rates:
-        return {path: dropout_rates(models, path) for path in self._dropouts}
-
-    def take(self, rates: Rates, generators: Sequence[torch.Generator]) -> None:
-        self._draws.generators = generators
-        for path, layer in self._dropouts.items():
-            layer.rates = rates[path]
 
     def __call__(
         self, images: Tensor, *, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], training: bool
