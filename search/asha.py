@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
@@ -65,14 +66,8 @@ class Bracket:
                 rung.add(number, losses[epoch])
 
 
-class AshaScheduler(FullScheduler):
-    """ASHA, stopping form: at each rung a trial goes on only if it is among the best there so far.
-
-    The score at a rung is the best validation value up to that epoch, which is also what a trial is finally ranked by.
-    With several objectives the best are those that `search.dominance.ranked` puts first.
-
-    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
-    """
+class RungScheduler(FullScheduler):
+    """Compares trials at the epochs of `rung_epochs`; what is kept of each rung is made by `_set_up`."""
 
     def __init__(
         self,
@@ -85,6 +80,23 @@ class AshaScheduler(FullScheduler):
     ) -> None:
         super().__init__(metric=metric, objectives=objectives)
         epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
+        self._set_up(epochs, reduction_factor=reduction_factor)
+
+    @abstractmethod
+    def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:
+        """Called once, with the epochs of the rungs in order."""
+
+
+class AshaScheduler(RungScheduler):
+    """ASHA, stopping form: at each rung a trial goes on only if it is among the best there so far.
+
+    The score at a rung is the best validation value up to that epoch, which is also what a trial is finally ranked by.
+    With several objectives the best are those that `search.dominance.ranked` puts first.
+
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
+    """
+
+    def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:
         self.bracket = Bracket(epochs, reduction_factor=reduction_factor)
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from search.asha import Bracket
+from search.asha import Bracket, RungScheduler
 from search.ledger import TrialRecord
-from search.rungs import rung_epochs
-from search.schedulers import Decision, FullScheduler
+from search.schedulers import Decision
 
 
 def bracket_shares(num_brackets: int, *, reduction_factor: int) -> list[int]:
@@ -23,7 +20,7 @@ def bracket_shares(num_brackets: int, *, reduction_factor: int) -> list[int]:
     return [-(-num_brackets * reduction_factor**level // (level + 1)) for level in levels]
 
 
-class HyperbandScheduler(FullScheduler):
+class HyperbandScheduler(RungScheduler):
     """ASHA with several grace periods at once: in case the first epochs say little about the last.
 
     Bracket k has the rungs of ASHA without the lowest k; the last has none and trains in full. Trials are dealt to the
@@ -33,17 +30,7 @@ class HyperbandScheduler(FullScheduler):
     Source: Li et al., Hyperband, arXiv:1603.06560; asynchronous brackets, arXiv:1810.05934 (section 3.3).
     """
 
-    def __init__(
-        self,
-        *,
-        metric: str,
-        objectives: Sequence[str] = (),
-        grace_period: int,
-        reduction_factor: int,
-        max_epochs: int,
-    ) -> None:
-        super().__init__(metric=metric, objectives=objectives)
-        epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
+    def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:
         self.brackets = [
             Bracket(epochs[lowest:], reduction_factor=reduction_factor) for lowest in range(len(epochs) + 1)
         ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from search.asha import RungScheduler
 from search.dominance import Losses, ranked
 from search.ledger import Status, TrialRecord
-from search.rungs import rung_epochs
-from search.schedulers import Continue, Decision, FullScheduler, Step
+from search.schedulers import Continue, Decision, Step
 
 
-class PromotionScheduler(FullScheduler):
+class PromotionScheduler(RungScheduler):
     """ASHA, promotion form: a rung with n trials sends its best floor(n / reduction_factor) on, from their checkpoints.
 
     Rungs are asked from the highest down, before any new trial is begun. Of equal scores the lower number is ahead. A
@@ -26,17 +24,7 @@ class PromotionScheduler(FullScheduler):
 
     pauses = True
 
-    def __init__(
-        self,
-        *,
-        metric: str,
-        objectives: Sequence[str] = (),
-        grace_period: int,
-        reduction_factor: int,
-        max_epochs: int,
-    ) -> None:
-        super().__init__(metric=metric, objectives=objectives)
-        epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
+    def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:
         self.rungs: dict[int, dict[int, Losses]] = {epoch: {} for epoch in epochs}
         self._reduction_factor = reduction_factor
         self._waits_at: dict[int, int] = {}
