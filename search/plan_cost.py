@@ -24,7 +24,7 @@ from trainables.trial_state import TrialState, start_trial
 
 _WARM_UP_STEPS, _MOST_STEPS, _MOST_S = 2, 10, 3.0
 _MIB = 2**20
-_DRAWS, _TIMED = 200, 5  # of the space, and of each architecture
+DRAWS, _TIMED = 200, 5  # of the space, and of each architecture
 
 
 # What else than the architecture decides how long an epoch takes.
@@ -73,20 +73,25 @@ def mean_epoch_s(config: SearchConfig, costs: Sequence[Cost]) -> float:
             seconds.setdefault(each.arch, []).append(each.epoch_s)
     if not seconds:
         raise ConfigError(f"space.arch: none could be timed; {costs[0].arch}: {costs[0].problem}")
-    return mean(mean(seconds[trial.arch]) for trial in _drawn(config) if trial.arch in seconds)
+    return mean(mean(seconds[trial.arch]) for trial in drawn(config) if trial.arch in seconds)
 
 
-def _drawn(config: SearchConfig) -> list[TrialConfig]:
+def drawn(config: SearchConfig, *, count: int = DRAWS) -> list[TrialConfig]:
     """Random trials of the space, the same every time."""
     rng = random.Random(config.sampler.seed)
-    return [config.trial_config(config.search_space.draw(rng)) for _ in range(_DRAWS)]
+    return [config.trial_config(config.search_space.draw(rng)) for _ in range(count)]
+
+
+def without_weights(trial: TrialConfig) -> TrialConfig:
+    """The trial from random weights, which cost the same and need not be at hand."""
+    return trial.model_copy(update={"pretrained": False, "weights": None})
 
 
 def _by_architecture(config: SearchConfig) -> dict[str, list[TrialConfig]]:
     """Of each architecture the first drawn trials that differ in what they cost."""
     names = [*_COSTLY, *(name for name in Hyperparameters.model_fields if name.startswith("cnn_"))]
     found: dict[str, dict[tuple[Any, ...], TrialConfig]] = {}
-    for trial in _drawn(config):
+    for trial in drawn(config):
         own = found.setdefault(trial.arch, {})
         if len(own) < _TIMED:
             own.setdefault(tuple(getattr(trial, name) for name in names), trial)
@@ -110,9 +115,7 @@ def _measure(config: SearchConfig, trial: TrialConfig) -> Cost:
     try:
         gc.collect()
         before = _memory_bytes(cuda=cuda)
-        return _timed(
-            trial.model_copy(update={"pretrained": False, "weights": None}), runtime, before=before, cuda=cuda
-        )
+        return _timed(without_weights(trial), runtime, before=before, cuda=cuda)
     except VistuneError as error:
         return Cost(arch=trial.arch, batch_size=trial.batch_size, problem=str(error).splitlines()[0])
     finally:

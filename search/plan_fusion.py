@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +11,13 @@ from statistics import mean, median
 import torch
 
 from search.config import SearchConfig
-from search.plan_cost import local_runtime, time_steps
+from search.plan_cost import DRAWS, drawn, local_runtime, time_steps, without_weights
 from trainables.config import TrialConfig
 from trainables.errors import ConfigError, VistuneError
 from trainables.fusable import fusion_of
 from trainables.fused_trials import FusedTrials
 from trainables.trial_state import start_trial
 
-_DRAWS = 200
 _STEPS, _ROUNDS = 8, 3
 # Less than this may be chance, and a process of its own shields a trial from what happens to others.
 _WORTH_IT = 1.1
@@ -47,12 +45,12 @@ def measure_gains(config: SearchConfig) -> list[Gain]:
 
     A CPU is timed with the threads of a trial, a GPU as it is.
     """
-    found = []
+    found, trials = [], _enough(config)
     for arch in config.architectures:
-        drawn = [trial for trial in _drawn(config) if trial.arch == arch]
-        if drawn:
-            batch_size = Counter(trial.batch_size for trial in drawn).most_common(1)[0][0]
-            found.append(_measure(config, next(trial for trial in drawn if trial.batch_size == batch_size)))
+        own = [trial for trial in trials if trial.arch == arch]
+        if own:
+            batch_size = Counter(trial.batch_size for trial in own).most_common(1)[0][0]
+            found.append(_measure(config, next(trial for trial in own if trial.batch_size == batch_size)))
     return found
 
 
@@ -63,7 +61,7 @@ def expected_gain(config: SearchConfig, gains: Sequence[Gain]) -> float:
     """
     most = config.resources.trials_per_device
     ratios = {gain.arch: gain.ratio for gain in gains}
-    trials = _drawn(config)
+    trials = _enough(config)
     ratios_of_devices = []
     for start in range(0, len(trials) - most + 1, most):
         groups = Counter((trial.arch, trial.batch_size) for trial in trials[start : start + most])
@@ -74,8 +72,10 @@ def expected_gain(config: SearchConfig, gains: Sequence[Gain]) -> float:
 
 
 def check_can_time(config: SearchConfig) -> None:
-    """Raises:
-    ConfigError: if this machine has no GPU, and trials would use one.
+    """Refuses to time trials here that would run on something else.
+
+    Raises:
+        ConfigError: if this machine has no GPU, and trials would use one.
     """
     if config.resources.gpus_per_worker > 0 and not torch.cuda.is_available():
         raise ConfigError(
@@ -101,16 +101,14 @@ def _ratio_of(count: int, most: int, ratio: float) -> float:
     return 1.0 if count == 1 else 1.0 + (ratio - 1.0) * (count - 1) / (most - 1)
 
 
-def _drawn(config: SearchConfig) -> list[TrialConfig]:
-    """Random trials of the space, the same every time."""
-    rng = random.Random(config.sampler.seed)
-    count = max(_DRAWS, 4 * config.resources.trials_per_device)
-    return [config.trial_config(config.search_space.draw(rng)) for _ in range(count)]
+def _enough(config: SearchConfig) -> list[TrialConfig]:
+    """Random trials that fill a device a few times."""
+    return drawn(config, count=max(DRAWS, 4 * config.resources.trials_per_device))
 
 
 def _measure(config: SearchConfig, trial: TrialConfig) -> Gain:
     number = config.resources.trials_per_device
-    plain = trial.model_copy(update={"pretrained": False, "weights": None})
+    plain = without_weights(trial)
     threads = torch.get_num_threads()
     try:
         runtime = local_runtime(config, trial)
