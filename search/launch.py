@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search.config import SearchConfig
 from search.redaction import redacted
 from search.resources_config import ResourcesConfig
-from search.results import RunPaths
+from search.results import RunPaths, write_text
 from trainables.config import TrialConfig
 from trainables.errors import OutOfMemoryError, SupersededError, VistuneError
 
@@ -151,7 +151,6 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
 
     from search.interruptions import interruption_of
     from trainables.checkpoint import TrialFiles
-    from trainables.object_store import publish
 
     try:
         body()
@@ -161,10 +160,8 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
         if lost is not None:
             ray.tune.report({FAILURE: lost.message, CAUSE: lost.kind.value, INTERRUPTION: lost.kind.value})
             return
-        told = TrialFiles(Path(task.trial_dir)).failure
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.write_text(redacted("".join(traceback.format_exception(error))), encoding="utf-8")
-        publish(told)
+        told = redacted("".join(traceback.format_exception(error)))
+        write_text(TrialFiles(Path(task.trial_dir)).failure, told)
         if breaks_the_process(root):
             raise
         ray.tune.report({FAILURE: message_of(root), CAUSE: cause_of(root)})
