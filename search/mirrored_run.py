@@ -57,8 +57,8 @@ def fetch_run(paths: RunPaths) -> None:
 
 def fetch_summary(paths: RunPaths) -> None:
     """Has the copy hold what says how a run is."""
-    own = (paths.config, paths.summary, paths.environment, paths.study)
-    fetch(paths.root, wanted=lambda name: name in [path.name for path in own])
+    own = {path.name for path in (paths.config, paths.summary, paths.environment, paths.study)}
+    fetch(paths.root, wanted=own.__contains__)
 
 
 def is_driven(paths: RunPaths) -> bool:
