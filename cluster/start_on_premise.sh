@@ -120,22 +120,23 @@ END
   return "$failed"
 }
 
-status() {
-  local host failed=0
-  for host in "$head" "${workers[@]}"; do
+# Runs a function of this file on machines, one after the other, whatever becomes of those before.
+on_each() {
+  local name=$1 host failed=0
+  shift
+  for host in "$@"; do
     echo -n "$host: "
-    on "$host" node_status "$(key_of "$host")" < /dev/null || failed=1
+    on "$host" "$name" "$(key_of "$host")" < /dev/null || failed=1
   done
   return "$failed"
 }
 
+status() {
+  on_each node_status "$head" "${workers[@]}"
+}
+
 stop() {
-  local host failed=0
-  for host in "${workers[@]}" "$head"; do
-    echo -n "$host: "
-    on "$host" node_stop "$(key_of "$host")" < /dev/null || failed=1
-  done
-  return "$failed"
+  on_each node_stop "${workers[@]}" "$head"
 }
 
 case $action in
