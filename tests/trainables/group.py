@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def _worker(rank: int, world_size: int, config: str, store: str, results: str, s
     training.train(TrialConfig.model_validate_json(config), runtime)
     torch.save(runtime.reported, Path(results) / f"{rank}.pt")
     dist.destroy_process_group()
+    # Not by the interpreter's end: a thread of gloo that still holds a finished reduction would then abort the process
+    # (https://github.com/pytorch/pytorch/pull/179291).
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _limit_memory_after_setup(training: Any, spare_mib: int) -> None:
