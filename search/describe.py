@@ -90,7 +90,8 @@ def time_fusion_visibly(console: Console, config: SearchConfig) -> tuple[SearchC
     """
     from search.plan_fusion import check_can_time, decided, expected_gain, measure_gains
 
-    check_can_time(config)
+    if config.resources.fused == AUTO:
+        check_can_time(config)
     console.print(f"timing {config.resources.trials_per_device} trials on one device, one after the other and fused")
     gains = measure_gains(config)
     for each in gains:

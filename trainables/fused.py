@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from trainables.config import TrialConfig
 from trainables.fusable import Fusion, fusion_key, fusion_of
@@ -15,12 +16,23 @@ from trainables.trial_log import TrialLog
 from trainables.trial_state import EpochMetrics, is_over, start_trial
 
 
+class FusedRuntime(Runtime, Protocol):
+    """To whom one of several trials of a process reports."""
+
+    def settle(self) -> None:
+        """Waits for what is decided of the trial's reports, where that comes later than `report` returns.
+
+        It is called once all trials have reported their epochs, so that their decisions are waited for together, and
+        raises `StopTrial` to end this one.
+        """
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A trial to be trained, and to whom it reports: one runtime for each."""
 
     config: TrialConfig
-    runtime: Runtime
+    runtime: FusedRuntime
 
 
 @dataclass(frozen=True)
@@ -44,11 +56,9 @@ def train_fused(next_trial: NextTrial, *, num_slots: int, on_end: Callable[[Outc
     """Trains trials, up to `num_slots` at a time, until there are none left.
 
     Slots are filled whenever one is free, between epochs. Each trial reports, is saved, resumed and stopped as by
-    `train`: its runtime's `report` ends it by raising `StopTrial`, and an error of its own ends no other. A runtime may
-    have a method `settle` that does so instead: it is called once all trials have reported their epochs, so that their
-    decisions are waited for together. Trials that
-    agree in what `fusion_key` names train an epoch together, wherever each of them stands; one that has no partner, or
-    cannot be fused, trains its epoch as `train` does. All runtimes must be of this process and of one device.
+    `train`: its runtime's `report` or `settle` ends it by raising `StopTrial`, and an error of its own ends no other.
+    Trials that agree in what `fusion_key` names train an epoch together, wherever each of them stands; one that has no
+    partner, or cannot be fused, trains its epoch as `train` does. All runtimes must be of this process and one device.
 
     Args:
         next_trial: the next trial; None where there is none at the moment, which ends the training once no slot is
@@ -167,11 +177,10 @@ class _Slot:
             self._keep(metrics)
 
     def settle(self) -> None:
-        """Waits for what is decided of the reports, where that comes later than `report` returns."""
-        settle = getattr(self._candidate.runtime, "settle", None)
-        if settle is not None and self.outcome is None:
+        """Waits for what is decided of the reports."""
+        if self.outcome is None:
             with self._ending():
-                settle()
+                self._candidate.runtime.settle()
 
     def fail(self, error: Exception) -> None:
         """Ends the trial."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from trainables.errors import ConfigError
 
-SCHEMES = ("s3", "gs", "file")
+SCHEMES = ("s3", "gs")
 _FOLDER = "vistune-mirrors"
 _VARIABLE = "VISTUNE_MIRRORS"
 
@@ -36,17 +36,12 @@ class Mirror:
 
     @property
     def uri(self) -> str:
-        return f"{self.scheme}://{'/' if self.scheme == 'file' else ''}{self.key}"
+        return f"{self.scheme}://{self.key}"
 
     @property
     def store(self) -> Any:
         """The `pyarrow.fs.FileSystem`."""
         return _store(self.scheme, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
-
-    @property
-    def place(self) -> str:
-        """The object's path, as its store has it."""
-        return f"/{self.key}" if self.scheme == "file" else self.key
 
 
 def local_path(given: str) -> Path:
@@ -65,7 +60,7 @@ def local_path(given: str) -> Path:
             f"{parts.scheme}://: give bucket and folder alone; credentials and endpoint belong into the environment of "
             "the nodes (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
         )
-    if parts.scheme != "file" and not parts.netloc:
+    if not parts.netloc:
         raise ConfigError(f"{given}: names no bucket; give {parts.scheme}://BUCKET/FOLDER")
     return mirrors() / parts.scheme / parts.netloc / parts.path.strip("/")
 
@@ -103,4 +98,4 @@ def _store(scheme: str, endpoint: str | None) -> Any:
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=6),
             allow_delayed_open=True,
         )
-    return fs.GcsFileSystem() if scheme == "gs" else fs.LocalFileSystem()
+    return fs.GcsFileSystem()

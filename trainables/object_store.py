@@ -53,7 +53,7 @@ def publish_kept(path: Path, kept: Path) -> None:
         return
     with _told(mirror):
         if _info(mirror) is not None:
-            mirror.store.copy_file(mirror.place, target.place)
+            mirror.store.copy_file(mirror.key, target.key)
 
 
 def fetch(folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
@@ -114,7 +114,7 @@ def remove(path: Path) -> None:
     if mirror is not None:
         with _told(mirror):
             if _info(mirror) is not None:
-                mirror.store.delete_file(mirror.place)
+                mirror.store.delete_file(mirror.key)
 
 
 def remove_objects(folder: Path) -> None:
@@ -123,7 +123,7 @@ def remove_objects(folder: Path) -> None:
     if mirror is not None:
         with _told(mirror):
             for name, _ in _objects(mirror):
-                mirror.store.delete_file(_child(mirror, name).place)
+                mirror.store.delete_file(_child(mirror, name).key)
 
 
 def size_of(path: Path) -> int | None:
@@ -162,7 +162,7 @@ def read_shared(path: Path) -> str:
     mirror = mirror_of(path)
     if mirror is None:
         return path.read_text(encoding="utf-8")
-    with _told(mirror), mirror.store.open_input_stream(mirror.place) as stream:
+    with _told(mirror), mirror.store.open_input_stream(mirror.key) as stream:
         return bytes(stream.read()).decode("utf-8")
 
 
@@ -180,21 +180,21 @@ def _told(mirror: Mirror) -> Iterator[None]:
 
 
 def _info(mirror: Mirror) -> Any:
-    info = mirror.store.get_file_info(mirror.place)
+    info = mirror.store.get_file_info(mirror.key)
     return info if info.is_file else None
 
 
 def _selector(mirror: Mirror, *, recursive: bool) -> Any:
     from pyarrow import fs
 
-    return fs.FileSelector(mirror.place, recursive=recursive, allow_not_found=True)
+    return fs.FileSelector(mirror.key, recursive=recursive, allow_not_found=True)
 
 
 def _objects(mirror: Mirror) -> Iterator[tuple[str, Any]]:
     """All below a prefix, by their paths below it."""
     for info in mirror.store.get_file_info(_selector(mirror, recursive=True)):
         if info.is_file:
-            yield info.path[len(mirror.place) :].strip("/"), info
+            yield info.path[len(mirror.key) :].strip("/"), info
 
 
 def _child(mirror: Mirror, name: str) -> Mirror:
@@ -215,27 +215,16 @@ def _is_written_here(path: Path) -> bool:
 
 
 def _upload(mirror: Mirror, path: Path) -> None:
-    if mirror.scheme == "file":
-        _copy_whole(path, Path(mirror.place))
-    else:
-        with path.open("rb") as file, mirror.store.open_output_stream(mirror.place) as stream:
-            while piece := file.read(16 * 2**20):
-                stream.write(piece)
-
-
-def _copy_whole(path: Path, target: Path) -> None:
-    """Of objects, readers see all or nothing; a folder that stands in for a store has to be helped."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}")
-    beside.write_bytes(path.read_bytes())
-    beside.replace(target)
+    with path.open("rb") as file, mirror.store.open_output_stream(mirror.key) as stream:
+        while piece := file.read(16 * 2**20):
+            stream.write(piece)
 
 
 def _download(mirror: Mirror, path: Path, info: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.fetched")
     try:
-        with mirror.store.open_input_stream(mirror.place) as stream, beside.open("wb") as file:
+        with mirror.store.open_input_stream(mirror.key) as stream, beside.open("wb") as file:
             while piece := stream.read(16 * 2**20):
                 file.write(piece)
         if time.time() - info.mtime_ns / 1e9 > _SETTLED_AFTER_S:

@@ -77,3 +77,6 @@ class LocalRuntime:
     def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
         del last
         self.reported.append(dict(metrics))
+
+    def settle(self) -> None:
+        """Nothing is decided later than `report` returns."""

@@ -134,3 +134,10 @@ def test_trials_of_a_gpu_are_not_timed_where_there_is_none(tmp_path: Path) -> No
     config = search(tmp_path, resources={"trials_per_device": 4, "fused": "auto", "gpus_per_worker": 1})
     with pytest.raises(ConfigError, match="it has no GPU"):
         check_can_time(config)
+
+
+def test_the_plan_of_trials_of_a_gpu_is_timed_here(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    changes = ["resources.gpus_per_worker=1", "resources.trials_per_device=2", "resources.fused=true"]
+    overrides = [word for change in changes for word in ("-o", change)]
+    assert main([str(write_space(tmp_path)), "--trials-at-a-time", "2", *overrides]) == 0
+    assert "random trials, of which few are alike" in capfd.readouterr().out
