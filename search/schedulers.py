@@ -106,6 +106,11 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
         del tune_controller
         self.errors.setdefault(int(trial.config["number"]), _told_by_ray(trial))
 
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        """The oldest trial that waits; Tune's own goes through all that ever were, at each step of its loop."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=lambda trial: int(trial.config["number"]), default=None)
+
     def take_up(self, records: Iterable[TrialRecord]) -> None:
         """Learns what earlier sessions of the same run recorded; called once, before anything else."""
         for record in sorted(records, key=lambda each: each.number):

@@ -129,6 +129,10 @@ def run_trials(
     watch = ClusterWatch(
         config.resources, sizes=config.trial_sizes, trials_left=lambda: _trials_left(config, ledger), note=note
     )
+
+    def slots() -> int:
+        return watch.slots() * config.resources.trials_at_a_slot
+
     store = open_study(config, paths)
     clock = Clock(store, halt=halt, limit_s=config.budget.time_s)
     scheduler = build_scheduler(
@@ -146,7 +150,7 @@ def run_trials(
         ledger=ledger,
         halt=halt,
         costs=MeasuredCosts(config, data),
-        watch=watch,
+        slots=slots,
     )
     pool = start_pool(config.resources) if config.resources.fused else None
     # Trials whose actors start at the same time; by default one after the other, which no host is to wait for.
@@ -176,7 +180,7 @@ def run_trials(
         ),
     )
     try:
-        with shortened():
+        with shortened(slots):
             tuner.fit()
     finally:
         watch.close()
@@ -200,7 +204,7 @@ def _searcher(
     ledger: Ledger,
     halt: Halt,
     costs: MeasuredCosts,
-    watch: ClusterWatch,
+    slots: Callable[[], int],
 ) -> OptunaSearcher:
     keeper = Keeper(
         config.keep,
@@ -233,11 +237,7 @@ def _searcher(
         limits=config.limits,
         objectives=config.objectives,
         max_trials=config.budget.trials,
-        room=Room(
-            lambda: watch.slots() * config.resources.trials_at_a_slot,
-            sizes=config.trial_sizes,
-            most=config.resources.max_concurrent_trials,
-        ),
+        room=Room(slots, sizes=config.trial_sizes, most=config.resources.max_concurrent_trials),
         workers_of=config.workers_of,
         retries=config.resources.retries,
         seed=config.sampler.seed,

@@ -25,7 +25,7 @@ def main(space: Path, folder: Path) -> None:
 
     config = load_search(space)
     assert config.budget.trials is not None
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     tuner = tune.Tuner(
         tune.with_resources(_trainable(config), {"CPU": 1}),
         param_space={"params": tune.grid_search(_random(config, config.budget.trials))},
