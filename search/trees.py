@@ -32,14 +32,17 @@ def tree_predictions(
     from sklearn import config_context
     from sklearn.tree import ExtraTreeRegressor
 
-    seeds = np.random.RandomState(seed)
-    each_s = [seeds.randint(np.iinfo(np.int32).max) for _ in range(num_trees)]
+    # One, seeded anew: making one takes sixty times as long.
+    state = np.random.RandomState(seed)
+    seeds = [state.randint(np.iinfo(np.int32).max) for _ in range(num_trees)]
     said = np.empty((num_trees, len(asked)))
     rows, targets = np.ascontiguousarray(rows), np.ascontiguousarray(targets).reshape(-1, 1)
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        for index, each in enumerate(each_s):
-            drawn = np.random.RandomState(each).randint(0, len(rows), min(len(rows), most_rows), dtype=np.int32)
-            tree = ExtraTreeRegressor(random_state=each)
+        for index, each in enumerate(seeds):
+            state.seed(each)
+            drawn = state.randint(0, len(rows), min(len(rows), most_rows), dtype=np.int32)
+            state.seed(each)
+            tree = ExtraTreeRegressor(random_state=state)
             if len(rows) > most_rows:
                 tree.fit(rows[drawn], targets[drawn], check_input=False)
             else:

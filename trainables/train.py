@@ -18,7 +18,7 @@ from trainables.memory import is_out_of_memory, release_memory
 from trainables.metric_names import is_better
 from trainables.optim import set_lr
 from trainables.runtime import Runtime
-from trainables.seeds import Stream, stream_seed
+from trainables.seeds import Stream, seed_torch, stream_seed
 from trainables.trial_log import TrialLog
 from trainables.trial_state import EpochMetrics, TrialState, is_over, snapshot, start_trial
 
@@ -63,7 +63,7 @@ def train_one_epoch(trial: TrialState, *, epoch: int) -> EpochMetrics:
     trial.start_epoch(epoch)
     train_mode(trial.model)
     # Keyed by epoch, so the epoch number is all of the random state that a resume needs.
-    torch.manual_seed(stream_seed(config.seed, Stream.MODEL, epoch, runtime.rank))
+    seed_torch(stream_seed(config.seed, Stream.MODEL, epoch, runtime.rank), runtime.device)
     sums = torch.zeros(3, dtype=torch.float64, device=runtime.device)
     started = time.perf_counter()
     for step, batch in enumerate(trial.train_batches.epoch(epoch)):

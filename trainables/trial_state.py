@@ -29,7 +29,7 @@ from trainables.optim import build_optimizer, extend_optimizer
 from trainables.precision import Precision
 from trainables.preprocess import Preprocess
 from trainables.runtime import Runtime
-from trainables.seeds import Stream, stream_seed
+from trainables.seeds import Stream, seed_torch, stream_seed
 from trainables.splits import Splits, make_splits
 from trainables.step import Stepper
 
@@ -263,7 +263,7 @@ def _build_network(
 ) -> tuple[nn.Module, Preprocess]:
     _, height, _, in_chans = data.shape
     spec = input_spec(config, data_mean_std=statistics, in_chans=in_chans, image_size=height)
-    torch.manual_seed(stream_seed(config.seed, Stream.INITIALISATION))
+    seed_torch(stream_seed(config.seed, Stream.INITIALISATION), device)
     model = build_model(
         config,
         num_classes=len(data.class_names),

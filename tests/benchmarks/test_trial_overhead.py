@@ -1,9 +1,9 @@
 """What does a trial cost beside its training? vistune against raw Ray Tune, and a plain Optuna loop a core.
 
-All run the same number of trials over the same space: a small CNN, one epoch on a few 8 x 8 images. vistune has
-everything on that a user gets: Ray Tune, TensorBoard files, checkpoints, best weights, live view. Raw Ray Tune has
-reused actors, random parameters and no logger. The plain loop has vistune's sampler, Optuna's journal and the training
-function, in one process per core.
+All run the same number of trials over the same space: a small CNN, one epoch on as many 8 x 8 images as take a core
+about 50 ms, which is measured as well. vistune has everything on that a user gets: Ray Tune, TensorBoard files,
+checkpoints, best weights, live view. Raw Ray Tune has reused actors, random parameters and no logger. The plain loop
+has vistune's sampler, Optuna's journal and the training function, in one process per core.
 
 Start-up is left out on all sides: time runs from the end of the first tenth of the trials to the end of the last.
 
@@ -15,8 +15,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -34,8 +36,9 @@ from tests.search.cli import run, trials_of, write_space
 
 pytestmark = pytest.mark.benchmark
 
-TRIALS = int(os.environ.get("VISTUNE_OVERHEAD_TRIALS", "200"))
+TRIALS = int(os.environ.get("VISTUNE_OVERHEAD_TRIALS", "500"))
 REPEATS = 5
+IMAGES = 200
 
 
 def seconds_per_trial(ends: Sequence[float]) -> float:
@@ -78,6 +81,20 @@ def optuna_loop(space: Path, folder: Path) -> float:
     return seconds_per_trial(ends_of(_open(folder, config).get_trials()))
 
 
+def training_alone(space: Path) -> float:
+    """CPU seconds of a trial that is nothing but trained, the mean of some random ones."""
+    from trainables.runtime import LocalRuntime
+    from trainables.train import train
+
+    config = load_search(space)
+    trials = [config.trial_config(config.search_space.draw(random.Random(seed))) for seed in range(20)]
+    train(trials[0], LocalRuntime(num_threads=1))  # reads the images, and warms torch up
+    started = time.process_time()
+    for trial in trials:
+        train(trial, LocalRuntime(num_threads=1))
+    return (time.process_time() - started) / len(trials)
+
+
 def _open(folder: Path, config: SearchConfig, *, worker: int = 0) -> optuna.Study:
     return optuna.create_study(
         study_name="plain",
@@ -103,7 +120,7 @@ def _optimize(space: Path, folder: Path, count: int, worker: int) -> None:
 
 
 def test_overhead_of_one_worker_trials(tmp_path: Path) -> None:
-    write_classes(tmp_path / "images", {"dark": 40, "bright": 40})
+    write_classes(tmp_path / "images", {"dark": IMAGES // 2, "bright": IMAGES // 2})
     space = write_space(
         tmp_path,
         task={"data": {"name": "folder", "root": str(tmp_path / "images")}},
@@ -123,10 +140,12 @@ def test_overhead_of_one_worker_trials(tmp_path: Path) -> None:
         "plain Optuna loop": optuna_loop,
     }
     found: dict[str, list[float]] = {name: [] for name in sides}
+    alone = [training_alone(space) for _ in range(REPEATS)]
     for repeat in range(REPEATS):
         for name, side in sides.items():
             found[name].append(side(space, tmp_path / f"{name[0]}{repeat}"))
     print(f"\n{TRIALS} trials, {os.cpu_count()} cores, median of {REPEATS} (least to most), start-up excluded")
+    print(f"  training alone     {1e3 * median(alone):7.1f} ms of a core")
     for name, values in found.items():
         print(
             f"  {name:<18} {1e3 * median(values):7.1f} ms a trial ({1e3 * min(values):.1f} to {1e3 * max(values):.1f})"
