@@ -20,7 +20,7 @@ from search.cluster_nodes import check_fits, worker_resources
 from search.cluster_state import ClusterWatch, read_cluster
 from search.config import SearchConfig
 from search.inheritance import inherit
-from search.keep import Keeper
+from search.keep import Keeper, remove_left_checkpoints
 from search.knowledge import Knowledge, read_knowledge
 from search.launch import Launch
 from search.ledger import Ledger, Status, TrialRecord
@@ -213,7 +213,9 @@ def _searcher(
         weights=lambda number: TrialFiles(paths.trial(number)).best_weights,
         at_least=config.final.top_k,
     )
-    keeper.take_up(record for record in store.records() if record.status is not Status.RUNNING)
+    ended = [record for record in store.records() if record.status is not Status.RUNNING]
+    keeper.take_up(ended)
+    remove_left_checkpoints(ended, paths)
 
     def tidy(record: TrialRecord) -> None:
         files = TrialFiles(paths.trial(record.number))

@@ -107,6 +107,20 @@ def names_in(folder: Path) -> list[str]:
         )
 
 
+def paths_below(folder: Path, *, wanted: Callable[[str], bool]) -> list[Path]:
+    """The files below a folder, as its store has them.
+
+    Args:
+        wanted: of their names, which.
+    """
+    mirror = mirror_of(folder)
+    if mirror is None:
+        return sorted(path for path in folder.rglob("*") if wanted(path.name) and path.is_file())
+    with _told(mirror):
+        below = [folder / name for name, _ in _objects(mirror)]
+    return sorted(path for path in below if wanted(path.name))
+
+
 def remove(path: Path) -> None:
     """Removes a file, if it is there, and its object."""
     path.unlink(missing_ok=True)

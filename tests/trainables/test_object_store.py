@@ -18,6 +18,7 @@ from trainables.object_store import (
     fetch,
     fetch_file,
     names_in,
+    paths_below,
     publish,
     publish_folder,
     read_shared,
@@ -95,8 +96,10 @@ def test_what_the_store_has_not_goes_from_the_copy_but_curves(one: Path, other: 
     events = other / "events.out.tfevents.1.some-host.1.0"
     events.write_bytes(b"curve")
 
+    assert paths_below(other, wanted=lambda name: name.startswith("fi")) == [other / "file"]
     remove(one / "file")
     remove(one / "file")  # as with a file
+    assert paths_below(other, wanted=lambda _: True) == []
     fetch(other)
 
     assert [path.name for path in other.iterdir()] == [events.name]
