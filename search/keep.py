@@ -10,21 +10,10 @@ from typing import NamedTuple
 
 from search.budget_config import KeepConfig
 from search.ledger import TrialRecord, pareto_front, rank_key
-from search.results import RunPaths
-from trainables.checkpoint import TrialFiles
-from trainables.object_store import paths_below, remove, size_of
+from trainables.object_store import remove, size_of
 
 _GIB = 2**30
 _log = logging.getLogger(__name__)
-
-
-def remove_left_checkpoints(ended: Iterable[TrialRecord], paths: RunPaths) -> None:
-    """Removes the checkpoints of ended trials that a driver was killed before it could remove."""
-    of_trials = {paths.trial(record.number) for record in ended}
-    names = {path.name for path in TrialFiles(paths.trials).checkpoints}
-    left = paths_below(paths.trials, wanted=names.__contains__)
-    for trial_dir in of_trials.intersection(path.parent for path in left):
-        TrialFiles(trial_dir).remove_checkpoints()
 
 
 class _Kept(NamedTuple):

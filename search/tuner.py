@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import socket
@@ -19,11 +18,11 @@ from search.clock import Clock, HaltStopper
 from search.cluster_nodes import check_fits, worker_resources
 from search.cluster_state import ClusterWatch, read_cluster
 from search.config import SearchConfig
+from search.ended_trials import EndedTrials
 from search.inheritance import inherit
-from search.keep import Keeper, remove_left_checkpoints
 from search.knowledge import Knowledge, read_knowledge
 from search.launch import Launch
-from search.ledger import Ledger, Status, TrialRecord
+from search.ledger import Ledger
 from search.measured_costs import MeasuredCosts
 from search.resources_config import ResourcesConfig
 from search.results import RunPaths
@@ -36,11 +35,7 @@ from search.study import StudyStore
 from search.trial_host import EndsOnHosts, start_pool
 from search.tune_shortcuts import shortened
 from search.watchdog import Watchdog
-from trainables.checkpoint import TrialFiles
 from trainables.data import ImageData
-from trainables.object_store import fetch_file, publish
-
-_log = logging.getLogger(__name__)
 
 # Settings of Ray that it reads from the environment only.
 _RAY_ENVIRONMENT = {
@@ -142,6 +137,7 @@ def run_trials(
         space=config.search_space,
         seed=config.sampler.seed,
     )
+    ended = EndedTrials(config, paths, store.records())
     searcher = _searcher(
         config,
         paths,
@@ -151,6 +147,7 @@ def run_trials(
         halt=halt,
         costs=MeasuredCosts(config, data),
         slots=slots,
+        ended=ended,
     )
     pool = start_pool(config.resources) if config.resources.fused else None
     # Trials whose actors start at the same time; by default one after the other, which no host is to wait for.
@@ -191,6 +188,7 @@ def run_trials(
         searcher.keep_paused_trials()
     else:
         searcher.end_running_trials()
+        ended.tidy_up()
     shutil.rmtree(paths.tune, ignore_errors=True)
     return clock.elapsed_s
 
@@ -205,27 +203,8 @@ def _searcher(
     halt: Halt,
     costs: MeasuredCosts,
     slots: Callable[[], int],
+    ended: EndedTrials,
 ) -> OptunaSearcher:
-    keeper = Keeper(
-        config.keep,
-        metric=config.metric,
-        objectives=config.objectives,
-        weights=lambda number: TrialFiles(paths.trial(number)).best_weights,
-        at_least=config.final.top_k,
-    )
-    ended = [record for record in store.records() if record.status is not Status.RUNNING]
-    keeper.take_up(ended)
-    remove_left_checkpoints(ended, paths)
-
-    def tidy(record: TrialRecord) -> None:
-        files = TrialFiles(paths.trial(record.number))
-        publish(paths.study)
-        fetch_file(files.recovery)
-        files.remove_checkpoints()  # nothing resumes a trial that has ended
-        if files.recovery.exists():
-            _log.warning("trial %d: %s", record.number, files.recovery.read_text(encoding="utf-8").strip())
-        keeper.ended(record)
-
     return OptunaSearcher(
         store,
         config.search_space,
@@ -233,7 +212,7 @@ def _searcher(
         scheduler=scheduler,
         halt=halt,
         spending=Spending(config.budget, config.resources),
-        on_finish=tidy,
+        on_finish=ended.add,
         inherit=lambda record: inherit(record, paths, config=config.trial_config(record.params)),
         measure=costs.of,
         limits=config.limits,

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from search.budget_config import BudgetConfig, KeepConfig
-from search.keep import Keeper, remove_left_checkpoints
+from search.keep import Keeper
 from search.ledger import Status, TrialRecord, rank
 from search.resources_config import ResourcesConfig
-from search.results import RunPaths
 from search.spending import Spending
-from trainables.checkpoint import TrialFiles
 
 KIB = 1024
 
@@ -68,19 +66,6 @@ def test_a_resumed_run_knows_what_it_kept(tmp_path: Path) -> None:
     keeper.take_up(records[:3])
     keeper.ended(records[3])
     assert sorted(int(path.stem) for path in tmp_path.glob("*")) == [2, 3]
-
-
-def test_checkpoints_of_ended_trials_that_a_killed_driver_left_go(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path / "run")
-    for number in range(3):
-        for path in TrialFiles(paths.trial(number)).checkpoints:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    TrialFiles(paths.trial(1)).best_weights.touch()
-    remove_left_checkpoints([trial(1, 0.5)], paths)
-    left = {path.relative_to(paths.trials).as_posix() for path in paths.trials.rglob("*.*")}
-    kept = {f"{number:04d}/{name}" for number in (0, 2) for name in ("checkpoint.pt", "checkpoint.previous.pt")}
-    assert left == {*kept, "0001/best.safetensors"}
 
 
 @pytest.mark.parametrize(
