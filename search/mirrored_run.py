@@ -1,7 +1,8 @@
 """How does the driver of a run in an object store keep the store up to date, and other drivers off the run?
 
 What is written whole (configuration, weights, reports) follows at once, by `trainables.object_store`. The study and the
-log grow; they follow every few seconds, and the study at the end of every trial, before the trial's checkpoints go.
+log grow; they follow every few seconds, and the study before the checkpoints of ended trials go
+(`search.ended_trials`).
 """
 
 from __future__ import annotations
