@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ _EPOCH_FACTOR = 3
 
 # Where a number that a trial does not have lies, as seen from its domain, [0, 1].
 _ABSENT = -0.5
+
+# Trials whose rows are put together at a time.
+_CHUNK = 256
 
 Features = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -42,20 +46,46 @@ class Curves:
 
 @dataclass(frozen=True)
 class _Block:
-    """The rows of one trial; none where it tells nothing, one without a loss where it is infeasible."""
+    """The rows of one trial; none where it tells nothing, one without a loss where it is infeasible.
+
+    Attributes:
+        log_seconds: logarithm of the seconds that an epoch took; None where that is not known.
+    """
 
     trial: FrozenTrial
     features: Features
     losses: Values
     infeasible: bool
+    log_seconds: float | None
 
     @property
     def tells(self) -> bool:
         return len(self.features) > 0
 
+    @property
+    def params(self) -> list[Mapping[str, Any]]:
+        """Of each row."""
+        return [self.trial.params] * len(self.features)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of some trials: of those that are sound, of those that are infeasible, and of those with known times."""
+
+    num_told: int
+    sound: Features
+    losses: Values
+    sound_params: Sequence[Mapping[str, Any]]
+    infeasible: Features
+    infeasible_params: Sequence[Mapping[str, Any]]
+    timed: Features
+    log_seconds: Values
+
 
 class SeenTrials:
     """Knows what trials reached, and computes it once for each: a study of thousands is asked for every proposal.
+
+    Trials are kept in chunks, whose rows are put together anew only where one of their trials has changed.
 
     Args:
         domains: of every searched parameter.
@@ -65,60 +95,92 @@ class SeenTrials:
     def __init__(self, domains: Mapping[str, BaseDistribution], *, direction: StudyDirection) -> None:
         self._domains = domains
         self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
-        self._blocks: list[_Block] = []
+        self._chunks: list[list[_Block]] = []
+        self._rows: list[_Rows] = []
+        self._settled: set[int] = set()  # chunks in which nothing changes any more
 
-    def look(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Takes up what is new in a study; the trials of whose parameters something is known.
+    def look(self, trials: Sequence[FrozenTrial]) -> int:
+        """Takes up what is new in a study; of how many trials' parameters something is known.
 
         Args:
             trials: all of the study, by number. A storage replaces a trial of which something changes.
         """
-        for number, trial in enumerate(trials):
-            if number == len(self._blocks):
-                self._blocks.append(self._block(trial))
-            elif self._blocks[number].trial is not trial:
-                self._blocks[number] = self._block(trial)
-        return [block.trial for block in self._blocks if block.tells]
+        for place, start in enumerate(range(0, len(trials), _CHUNK)):
+            if place not in self._settled:
+                self._look_at(place, trials[start : start + _CHUNK])
+        return sum(rows.num_told for rows in self._rows)
 
     def curves(self) -> Curves:
         """Some epochs of every trial.
 
         What is infeasible is worse than all, by as much as these differ, at the last epoch.
         """
-        sound = [block for block in self._blocks if block.tells and not block.infeasible]
-        ruled_out = [block for block in self._blocks if block.infeasible]
-        features = np.concatenate([block.features for block in [*sound, *ruled_out]])
-        losses = np.concatenate([block.losses for block in sound]) if sound else np.zeros((0, 1))
-        params = [block.trial.params for block in sound for _ in range(len(block.features))]
+        features = np.concatenate([*(rows.sound for rows in self._rows), *(rows.infeasible for rows in self._rows)])
+        with_losses = [rows.losses for rows in self._rows if len(rows.losses)]
+        losses = np.concatenate(with_losses) if with_losses else np.zeros((0, 1))
+        params = list(chain.from_iterable(rows.sound_params for rows in self._rows))
+        ruled_out = list(chain.from_iterable(rows.infeasible_params for rows in self._rows))
         if ruled_out:
             features[len(losses) :, -1] = features[: len(losses), -1].max(initial=0.0)
             losses = np.concatenate([losses, np.tile(_beyond(losses), (len(ruled_out), 1))])
-            params += [block.trial.params for block in ruled_out]
-        return Curves(params, features, losses)
+        return Curves(params + ruled_out, features, losses)
+
+    def seconds(self) -> tuple[Features, Values]:
+        """Parameters (N, F) and logarithms of the seconds per epoch (N,) of the trials whose times are known."""
+        features = np.concatenate([rows.timed for rows in self._rows])
+        return features, np.concatenate([rows.log_seconds for rows in self._rows])
+
+    def _look_at(self, place: int, trials: Sequence[FrozenTrial]) -> None:
+        if place == len(self._chunks):
+            self._chunks.append([])
+            self._rows.append(self._rows_of([]))
+        blocks, changed = self._chunks[place], False
+        for index, trial in enumerate(trials):
+            if index < len(blocks) and blocks[index].trial is trial:
+                continue
+            blocks[index : index + 1] = [self._block(trial)]
+            changed = True
+        if changed:
+            self._rows[place] = self._rows_of(blocks)
+        if len(trials) == _CHUNK and all(trial.state.is_finished() for trial in trials):
+            self._settled.add(place)
+
+    def _rows_of(self, blocks: Sequence[_Block]) -> _Rows:
+        sound = [block for block in blocks if block.tells and not block.infeasible]
+        ruled_out = [block for block in blocks if block.infeasible]
+        timed = [block for block in blocks if block.tells and block.log_seconds is not None]
+        none = np.hstack([encoded([], self._domains), np.zeros((0, 1), dtype=np.float32)])
+        return _Rows(
+            num_told=len(sound) + len(ruled_out),
+            sound=np.concatenate([none, *(block.features for block in sound)]),
+            losses=np.concatenate([block.losses for block in sound]) if sound else np.zeros((0, 1)),
+            sound_params=list(chain.from_iterable(block.params for block in sound)),
+            infeasible=np.concatenate([none, *(block.features for block in ruled_out)]),
+            infeasible_params=list(chain.from_iterable(block.params for block in ruled_out)),
+            timed=np.concatenate([none, *(block.features[:1] for block in timed)])[:, :-1],
+            log_seconds=np.array([block.log_seconds for block in timed], dtype=np.float64),
+        )
 
     def _block(self, trial: FrozenTrial) -> _Block:
+        log_seconds = _log_seconds(trial)
         if _is_infeasible(trial):
             row = np.hstack([encoded([trial.params], self._domains), np.zeros((1, 1), dtype=np.float32)])
-            return _Block(trial, row, np.zeros((0, 0)), infeasible=True)
+            return _Block(trial, row, np.zeros((0, 0)), infeasible=True, log_seconds=log_seconds)
         reached = [] if trial.state is TrialState.FAIL else _best_so_far(trial, sign=self._sign)
         if not reached:
-            return _Block(trial, np.zeros((0, 0), dtype=np.float32), np.zeros((0, 0)), infeasible=False)
+            return _Block(
+                trial, np.zeros((0, 0), dtype=np.float32), np.zeros((0, 0)), infeasible=False, log_seconds=None
+            )
         costs = trial.user_attrs.get(OBJECTIVES, {}).values()
         epochs = np.array([[math.log(epoch)] for epoch, _ in reached], dtype=np.float32)
         features = np.hstack([np.repeat(encoded([trial.params], self._domains), len(reached), axis=0), epochs])
         losses = np.array([(loss, *costs) for _, loss in reached], dtype=np.float64)
-        return _Block(trial, features, losses, infeasible=False)
+        return _Block(trial, features, losses, infeasible=False, log_seconds=log_seconds)
 
 
-def seconds_of(trials: Iterable[FrozenTrial], domains: Mapping[str, BaseDistribution]) -> tuple[Features, Values]:
-    """Parameters (N, F) and logarithms of the seconds per epoch (N,) of the trials whose times are known."""
-    params, seconds = [], []
-    for trial in trials:
-        spent = trial.user_attrs.get(OUTCOME, {}).get("train_s", 0.0)
-        if spent > 0 and trial.intermediate_values:
-            params.append(trial.params)
-            seconds.append(math.log(spent / len(trial.intermediate_values)))
-    return encoded(params, domains), np.array(seconds)
+def _log_seconds(trial: FrozenTrial) -> float | None:
+    spent = trial.user_attrs.get(OUTCOME, {}).get("train_s", 0.0)
+    return math.log(spent / len(trial.intermediate_values)) if spent > 0 and trial.intermediate_values else None
 
 
 def encoded(params: Sequence[Mapping[str, Any]], domains: Mapping[str, BaseDistribution]) -> Features:

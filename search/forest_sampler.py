@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.draws import NearDraw, UniformDraw
-from search.forest_rows import Features, SeenTrials, Values, encoded, seconds_of
+from search.forest_rows import Features, SeenTrials, Values, encoded
 from search.sampler_views import distributions_of
 from search.space import Space
 from search.trees import tree_predictions
@@ -79,7 +79,7 @@ class ForestSampler(BaseSampler):
         if self._seen is None:
             self._seen = SeenTrials(self._whole, direction=study.directions[0])
         told = self._seen.look(study._storage.get_all_trials(study._study_id, deepcopy=False))
-        if len(told) < max(1, self._startup_trials):
+        if told < max(1, self._startup_trials):
             return self._candidate(UniformDraw(self._rng), search_space)
         seen = self._seen.curves()
         seen_scores = -self._in_one(seen.losses)
@@ -87,7 +87,7 @@ class ForestSampler(BaseSampler):
         rows = encoded(candidates, self._whole)
         scores = self._final_scores(seen.features, seen_scores, rows)
         if self._cost_aware:
-            scores = self._gain_per_second(scores, told, rows)
+            scores = self._gain_per_second(scores, rows)
         return candidates[int(np.argmax(scores))]
 
     def sample_independent(
@@ -131,9 +131,10 @@ class ForestSampler(BaseSampler):
         in_one: Values = weighed.max(axis=1) + _SUM * weighed.sum(axis=1)
         return in_one
 
-    def _gain_per_second(self, scores: Values, told: Sequence[FrozenTrial], rows: Features) -> Values:
+    def _gain_per_second(self, scores: Values, rows: Features) -> Values:
         """By how much each candidate is better than all but a tenth, for a second of its predicted time."""
-        known, seconds = seconds_of(told, self._whole)
+        assert self._seen is not None
+        known, seconds = self._seen.seconds()
         if len(known) < max(1, self._startup_trials):
             return scores
         predicted = self._trees(known, seconds, rows).mean(axis=0)
