@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import heapq
 import math
 from collections.abc import Collection, Container, Sequence
 from typing import Any
@@ -69,6 +70,42 @@ class FinishedTrials(Study):
             kept = {name: value for name, value in trial.system_attrs.items() if not name.startswith(_CONSTRAINT)}
             shown.system_attrs = {**kept, _INFEASIBLE: 1.0 if ruled_out else 0.0}
         return shown
+
+
+class FewTrials(Study):
+    """A study of which no more than a thousand trials are shown: the best fifty and the latest.
+
+    Optuna's TPE goes through all it is shown for every proposal, 13 ms with a thousand trials and 108 ms with eight
+    thousand. Of these it calls the best 25 good; of the others it learns where trials have been.
+    """
+
+    most, num_best = 1_000, 50
+
+    def __init__(self, study: Study) -> None:
+        super().__init__(study.study_name, study._storage, sampler=study.sampler, pruner=study.pruner)
+        self._best: list[FrozenTrial] = []
+        self._num_ranked = 0
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        del use_cache  # a resumed trial may be anywhere in the list
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        if len(trials) > self.most:
+            num_earlier = len(trials) - self.most + self.num_best
+            fresh = trials[self._num_ranked : num_earlier]
+            self._best = heapq.nlargest(self.num_best, [*self._best, *fresh], key=self._rank)
+            self._num_ranked = num_earlier
+            trials = [*sorted(self._best, key=lambda trial: trial.number), *trials[num_earlier:]]
+        shown = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(shown) if deepcopy else shown
+
+    def _rank(self, trial: FrozenTrial) -> tuple[bool, float]:
+        sign = 1.0 if self.direction is StudyDirection.MAXIMIZE else -1.0
+        return trial.state is TrialState.COMPLETE, -math.inf if trial.value is None else sign * trial.value
 
 
 def complete_part(trial: FrozenTrial, names: Collection[str]) -> FrozenTrial:

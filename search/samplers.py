@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 
 from search.algorithm_config import SamplerConfig, SamplerName
 from search.forest_sampler import ForestSampler
-from search.sampler_views import FinishedTrials, complete_part, distributions_of
+from search.sampler_views import FewTrials, FinishedTrials, complete_part, distributions_of
 from search.space import Space
 
 # The best tenth of as many trials of earlier runs is a trial.
@@ -65,7 +65,38 @@ def build_sampler(
     return LearnsFromStopped(sampler) if several and config.name == "tpe" else sampler
 
 
-class LearnsFromStopped(BaseSampler):
+class SeesView(BaseSampler):
+    """A sampler that is shown a view of the study in the study's place."""
+
+    def __init__(self, sampler: BaseSampler, view: Callable[[Study], Study]) -> None:
+        self._sampler = sampler
+        self._make_view = view
+        self._view: Study | None = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(self._shown(study), trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        with _one_thread():
+            return self._sampler.sample_relative(self._shown(study), trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler.sample_independent(self._shown(study), trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        self._sampler.reseed_rng()
+
+    def _shown(self, study: Study) -> Study:
+        if self._view is None:
+            self._view = self._make_view(study)
+        return self._view
+
+
+class LearnsFromStopped(SeesView):
     """A sampler that looks at complete trials only, shown the stopped and the infeasible ones too.
 
     Under a scheduler that stops most trials it would otherwise learn from a few, or never begin.
@@ -75,31 +106,7 @@ class LearnsFromStopped(BaseSampler):
     """
 
     def __init__(self, sampler: BaseSampler, *, fill: Space | None = None) -> None:
-        self._sampler = sampler
-        self._fill = fill
-        self._seen: FinishedTrials | None = None
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(self._view(study), trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        with _one_thread():
-            return self._sampler.sample_relative(self._view(study), trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._sampler.sample_independent(self._view(study), trial, param_name, param_distribution)
-
-    def reseed_rng(self) -> None:
-        self._sampler.reseed_rng()
-
-    def _view(self, study: Study) -> FinishedTrials:
-        if self._seen is None:
-            self._seen = FinishedTrials(study, fill=self._fill)
-        return self._seen
+        super().__init__(sampler, lambda study: FinishedTrials(study, fill=fill))
 
 
 class WholeSpaceQmc(QMCSampler):
@@ -211,7 +218,8 @@ def _tpe(config: SamplerConfig, seed: int) -> BaseSampler:
 
     Source: arXiv:2304.11127 on TPE and its options.
     """
-    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=config.startup_trials)
+    sampler = TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=config.startup_trials)
+    return SeesView(sampler, FewTrials)
 
 
 def _cmaes(config: SamplerConfig, seed: int, earlier: Sequence[FrozenTrial]) -> BaseSampler:

@@ -22,7 +22,7 @@ from search.draws import NearDraw
 from search.ledger import Status, TrialRecord
 from search.proposals import Proposals
 from search.results import RunPaths
-from search.sampler_views import FinishedTrials, distributions_of, middle_of
+from search.sampler_views import FewTrials, FinishedTrials, distributions_of, middle_of
 from search.samplers import LearnsFromStopped, build_sampler
 from search.study import StudyStore
 from search.tuner import open_study
@@ -230,6 +230,18 @@ def test_samplers_that_skip_stopped_trials_are_shown_them(sampler: SamplerName, 
     built = build_sampler(SamplerConfig(name=sampler), trials_so_far=0, space=search(sampler).search_space)
     assert isinstance(built, LearnsFromStopped)
     assert isinstance(built._sampler, kind)
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", range(50, 100)), ("minimize", range(50))])
+def test_of_thousands_of_trials_tpe_is_shown_the_best_and_the_latest(direction: str, best: range) -> None:
+    study = optuna.create_study(direction=direction)
+    study.add_trials([optuna.trial.create_trial(value=float(number)) for number in range(100)])
+    view = FewTrials(study)
+    assert view.trials == study.trials
+    for _ in range(2):
+        study.add_trials([optuna.trial.create_trial(value=49.5) for _ in range(500)])
+        shown = view.get_trials(deepcopy=False)
+    assert [trial.number for trial in shown] == [*best, *range(150, 1_100)]
 
 
 @pytest.mark.parametrize(
