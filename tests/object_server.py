@@ -1,4 +1,4 @@
-"""An S3 server on this machine, which programs reach through their environment as they reach Amazon's."""
+"""Servers on this machine that speak S3 or GCS; programs reach them as the real ones, through their environment."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from pathlib import Path
 from tests.search.cli import wait_until
 
 BUCKET = "runs-bucket"
+_SERVE_GCS = """
+import sys, time
+from gcp_storage_emulator.server import create_server
+server = create_server(sys.argv[2], 0, in_memory=True, default_bucket=sys.argv[3])
+server.start()
+print("port", server._api._httpd.server_address[1], file=open(sys.argv[1], "w"), flush=True)
+time.sleep(86400)
+"""
 _SERVE = """
 import sys, time
 from moto.server import ThreadedMotoServer
@@ -24,18 +32,13 @@ time.sleep(86400)
 
 @contextmanager
 def object_server(folder: Path, *, address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
-    """A server with an empty bucket; what has to be in the environment of whoever uses it.
+    """An S3 server with an empty bucket; what has to be in the environment of whoever uses it.
 
     Args:
         folder: for its log.
         address: of this machine, on which it listens.
     """
-    told = folder / "port"
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-c", _SERVE, str(told), address], stdout=log, stderr=log)
-    try:
-        wait_until(lambda: told.is_file() and told.read_text().endswith("\n"), timeout_s=60)
-        url = f"http://{address}:{told.read_text().split()[1]}"
+    with _served(_SERVE, folder, address=address) as url:
         with urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT")):
             pass
         yield {
@@ -45,6 +48,24 @@ def object_server(folder: Path, *, address: str = "127.0.0.1") -> Iterator[dict[
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+
+@contextmanager
+def gcs_server(folder: Path) -> Iterator[dict[str, str]]:
+    """The same for GCS."""
+    with _served(_SERVE_GCS, folder, address="127.0.0.1") as url:
+        yield {"STORAGE_EMULATOR_HOST": url}
+
+
+@contextmanager
+def _served(script: str, folder: Path, *, address: str) -> Iterator[str]:
+    told = folder / "port"
+    with (folder / "server.log").open("wb") as log:
+        command = [sys.executable, "-c", script, str(told), address, BUCKET]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: told.is_file() and told.read_text().endswith("\n"), timeout_s=60)
+        yield f"http://{address}:{told.read_text().split()[1]}"
     finally:
         process.kill()
         process.wait()

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from trainables.errors import ConfigError
 
 SCHEMES = ("s3", "gs")
+# Where another server is asked than Amazon's or Google's; variables that their own programs know.
+_ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
 _FOLDER = "vistune-mirrors"
 _VARIABLE = "VISTUNE_MIRRORS"
 
@@ -41,7 +43,8 @@ class Mirror:
     @property
     def store(self) -> Any:
         """The `pyarrow.fs.FileSystem`."""
-        return _store(self.scheme, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+        names = _ENDPOINTS[self.scheme]
+        return _store(self.scheme, next((os.environ[name] for name in names if os.environ.get(name)), None))
 
 
 def local_path(given: str) -> Path:
@@ -98,4 +101,7 @@ def _store(scheme: str, endpoint: str | None) -> Any:
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=6),
             allow_delayed_open=True,
         )
-    return fs.GcsFileSystem()
+    if endpoint is None:
+        return fs.GcsFileSystem()
+    scheme, _, host = endpoint.rpartition("://")
+    return fs.GcsFileSystem(anonymous=True, scheme=scheme or "http", endpoint_override=host)

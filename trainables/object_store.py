@@ -23,6 +23,8 @@ _EVENTS = "events.out.tfevents."
 # Stores tell times in whole seconds: an object that is so old (clocks differ a little) is not written again with the
 # time that it has; a younger one may be, so that a copy of it is not known to be the latest.
 _SETTLED_AFTER_S = 60.0
+# By so much the copy of a young object is dated back, so that it has the time of no object.
+_BEFORE_NS = 10 * 10**9
 
 
 def publish(path: Path) -> None:
@@ -99,12 +101,11 @@ def names_in(folder: Path) -> list[str]:
     mirror = mirror_of(folder)
     if mirror is None:
         return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    # What pyarrow lists of one level of a GCS bucket lacks folders that nobody made, and nobody makes them.
     with _told(mirror):
-        return sorted(
-            info.base_name
-            for info in mirror.store.get_file_info(_selector(mirror, recursive=False))
-            if not info.is_file
-        )
+        below = mirror.store.get_file_info(_selector(mirror, recursive=mirror.scheme == "gs"))
+    names = ((info.path[len(mirror.key) :].strip("/"), info.is_file) for info in below)
+    return sorted({name.partition("/")[0] for name, is_file in names if "/" in name or not is_file})
 
 
 def paths_below(folder: Path, *, wanted: Callable[[str], bool]) -> list[Path]:
@@ -241,8 +242,9 @@ def _download(mirror: Mirror, path: Path, info: Any) -> None:
         with mirror.store.open_input_stream(mirror.key) as stream, beside.open("wb") as file:
             while piece := stream.read(16 * 2**20):
                 file.write(piece)
-        if time.time() - info.mtime_ns / 1e9 > _SETTLED_AFTER_S:
-            os.utime(beside, ns=(info.mtime_ns, info.mtime_ns))
+        is_settled = time.time() - info.mtime_ns / 1e9 > _SETTLED_AFTER_S
+        written_ns = info.mtime_ns if is_settled else info.mtime_ns - _BEFORE_NS
+        os.utime(beside, ns=(written_ns, written_ns))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

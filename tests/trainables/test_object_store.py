@@ -1,15 +1,16 @@
-"""Copies of what lies in an object store: against a server that speaks S3, by two machines with copies of their own."""
+"""Copies of what lies in an object store, S3 or GCS: against servers that speak these, by two machines with copies."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.object_server import BUCKET, object_server
+from tests.object_server import BUCKET, gcs_server, object_server
 from trainables.atomic_files import write_beside
 from trainables.checkpoint import Attempt, TrialFiles, newest_epoch, save_checkpoint
 from trainables.errors import ConfigError, SupersededError
@@ -29,31 +30,40 @@ from trainables.object_store import (
 )
 from trainables.storage_errors import storage_error
 
-URI = f"s3://{BUCKET}/some/runs"
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of runs in a store, and how it is reached."""
+
+    uri: str
+    environment: dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with object_server(tmp_path_factory.mktemp("server")) as told:
-        yield told
+SERVERS = {"s3": object_server, "gs": gcs_server}
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with SERVERS[request.param](tmp_path_factory.mktemp("server")) as told:
+        yield Store(f"{request.param}://{BUCKET}/some/runs", told)
 
 
 @pytest.fixture
-def one(server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def one(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A run's folder on a machine; everything in it is gone afterwards."""
-    for name, value in server.items():
+    for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path / "one"))
-    folder = local_path(URI) / "run"
+    folder = local_path(store.uri) / "run"
     yield folder
     remove_objects(folder)
 
 
 @pytest.fixture
-def other(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def other(one: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same on another machine."""
     monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path / "other"))
-    return local_path(URI) / one.name
+    return local_path(store.uri) / one.name
 
 
 def write(path: Path, text: str, *, keep: Path | None = None) -> None:
@@ -74,11 +84,11 @@ def test_a_folder_of_this_machine_stays_what_it_is(tmp_path: Path) -> None:
     assert not path.exists() and size_of(path) is None
 
 
-def test_what_is_written_here_is_found_there(one: Path, other: Path) -> None:
+def test_what_is_written_here_is_found_there(one: Path, other: Path, store: Store) -> None:
     write(one / "trials" / "0001" / "file", "first")
     write(one / "config.yaml", "a: 1")
 
-    assert shown(one / "config.yaml") == f"{URI}/run/config.yaml"
+    assert shown(one / "config.yaml") == f"{store.uri}/run/config.yaml"
     assert names_in(other.parent) == ["run"] and names_in(other) == ["trials"]
     assert total_size(other) == 9
     fetch(other, wanted=lambda name: not name.startswith("trials/"))
