@@ -34,7 +34,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 
 from search.config import SearchConfig, load_search
-from search.ledger import Ledger
+from search.ledger import Ledger, Status
 from search.live import LiveView
 from search.proposals import Proposals
 from search.results import RunPaths
@@ -130,10 +130,9 @@ def search_of(sampler: str, *, trials: int, max_epochs: int) -> SearchConfig:
     return load_search(SPACE, overrides=overrides)
 
 
-def run_search(config: SearchConfig, folder: Path, *, halt: Halt | None = None) -> Ledger:
+def run_search(config: SearchConfig, folder: Path, ledger: Ledger, *, halt: Halt | None = None) -> None:
     """The search itself, in a Ray that runs."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ledger = Ledger(metric=config.metric)
     with (folder / "view.log").open("w") as log:
         view = LiveView(Console(file=log), config, ledger, title="scale", form="events")
         with view:
@@ -145,7 +144,6 @@ def run_search(config: SearchConfig, folder: Path, *, halt: Halt | None = None) 
                 halt=halt or Halt(),
                 note=view.note,
             )
-    return ledger
 
 
 @contextmanager
@@ -179,7 +177,7 @@ def many_trials(sampler: str, *, trials: int, devices: int, profile: Path | None
             if profile:
                 profiler.enable()
             began = time.process_time()
-            run_search(config, folder)
+            run_search(config, folder, Ledger(metric=config.metric))
             if profile:
                 profiler.disable()
                 profiler.dump_stats(profile)
@@ -205,11 +203,13 @@ class Kept:
     """Whether a driver kept up with a cluster.
 
     Attributes:
+        running: trials at the end.
         delays_s: from the moment at which a trial reported to the decision, in order.
         busy: part of the time in which the driver's loop computed.
         driver_cores: CPU seconds of the driver's process per second, Ray's threads included.
     """
 
+    running: int
     reports_per_s: float
     delays_s: list[float]
     busy: float
@@ -219,8 +219,8 @@ class Kept:
     def __str__(self) -> str:
         middle, late = (self.delays_s[int(part * (len(self.delays_s) - 1))] for part in (0.5, 0.99))
         return (
-            f"{self.reports_per_s:.1f} reports per second; decided after {1e3 * middle:.0f} ms (median), "
-            f"{1e3 * late:.0f} ms (99 %), {1e3 * self.delays_s[-1]:.0f} ms at most; the loop computes "
+            f"{self.running:,} trials run, {self.reports_per_s:.1f} reports per second; "
+            f"decided after {1e3 * middle:.0f} ms (median), {1e3 * late:.0f} ms (99 %), {1e3 * self.delays_s[-1]:.0f} ms at most; the loop computes "
             f"{self.busy:.0%} of the time, the driver {self.driver_cores:.2f} cores; RSS {self.rss_mib:.0f} MiB"
         )
 
@@ -229,7 +229,7 @@ def large_cluster(sampler: str, *, at_a_time: int, every_s: float, warm_up_s: fl
     """Trials that report at fixed times, as many at a time as a cluster of 500 nodes of four devices holds."""
     folder = Path(tempfile.mkdtemp(prefix="vistune-scale-"))
     config = search_of(sampler, trials=10**6, max_epochs=27)
-    watch, halt = Stopwatch(), Halt()
+    watch, halt, ledger = Stopwatch(), Halt(), Ledger(metric=config.metric)
     delays: list[float] = []
     found: list[Kept] = []
 
@@ -241,6 +241,7 @@ def large_cluster(sampler: str, *, at_a_time: int, every_s: float, warm_up_s: fl
         took = time.perf_counter() - wall
         found.append(
             Kept(
+                running=ledger.totals.counts[Status.RUNNING],
                 reports_per_s=len(delays) / took,
                 delays_s=sorted(delays),
                 busy=(watch.cpu_s["step of the loop"] - loop) / took,
@@ -261,7 +262,7 @@ def large_cluster(sampler: str, *, at_a_time: int, every_s: float, warm_up_s: fl
     try:
         with ray_of(at_a_time), hosted(hosts=2, epochs=27, every_s=every_s), watch.on(LOOP_ONLY):
             threading.Thread(target=measure, daemon=True).start()
-            run_search(config, folder, halt=halt)
+            run_search(config, folder, ledger, halt=halt)
         return found[0]
     finally:
         FullScheduler.on_trial_result = original  # type: ignore[method-assign]
