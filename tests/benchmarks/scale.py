@@ -220,8 +220,9 @@ class Kept:
         middle, late = (self.delays_s[int(part * (len(self.delays_s) - 1))] for part in (0.5, 0.99))
         return (
             f"{self.running:,} trials run, {self.reports_per_s:.1f} reports per second; "
-            f"decided after {1e3 * middle:.0f} ms (median), {1e3 * late:.0f} ms (99 %), {1e3 * self.delays_s[-1]:.0f} ms at most; the loop computes "
-            f"{self.busy:.0%} of the time, the driver {self.driver_cores:.2f} cores; RSS {self.rss_mib:.0f} MiB"
+            f"decided after {1e3 * middle:.0f} ms (median), {1e3 * late:.0f} ms (99 %), "
+            f"{1e3 * self.delays_s[-1]:.0f} ms at most; the loop computes {self.busy:.0%} of the time, "
+            f"the driver {self.driver_cores:.2f} cores; RSS {self.rss_mib:.0f} MiB"
         )
 
 
