@@ -46,6 +46,7 @@ _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # run.py handles Ctrl-C
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports its cause instead of the metric
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Tune's own snapshots are never read: the study is the truth
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune goes on with such a trial itself, and nobody is told
     "NO_ALBUMENTATIONS_UPDATE": "1",
     # By default glibc hands freed activations back to the kernel and faults them in again for every batch: a fifth of
     # the time of a small trial was spent in the kernel. Workers keep up to 512 MiB for their next batch instead.
