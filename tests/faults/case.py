@@ -97,7 +97,7 @@ class Case:
         action()
 
     def heal(self, action: Callable[[], object]) -> None:
-        """Ends a fault that lasts; from here on recovery counts."""
+        """Ends a fault that lasts, or what precedes it; from here on recovery counts."""
         action()
         self._waits_for = self.search.epochs()
         self._struck_at = time.monotonic()

@@ -59,11 +59,12 @@ def drain(case: Case) -> None:
     else:
         case.begin(epochs=(2, 100))
     name = case.busy_worker()
-    case.expected.preempted = int(case.trains_on(name))
 
     def notice() -> None:
         case.cluster.run_on(name, "bash", ROOT / "cluster" / "drain_node.sh", str(_NOTICE_S))
-        case.cluster.kill(name)
+        time.sleep(_NOTICE_S)  # programs of a host see their own children only, so the script did not wait for Ray
 
     case.strike(notice)
+    case.expected.preempted = int(case.trains_on(name))
+    case.heal(lambda: case.cluster.kill(name))
     case.end()
