@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainables.errors import ConfigError
 SCHEMES = ("s3", "gs")
 # Where another server is asked than Amazon's or Google's; variables that their own programs know.
 _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_GCS_RETRIES = timedelta(minutes=1)  # by default it tries for a quarter of an hour
 _FOLDER = "vistune-mirrors"
 _VARIABLE = "VISTUNE_MIRRORS"
 
@@ -102,6 +104,8 @@ def _store(scheme: str, endpoint: str | None) -> Any:
             allow_delayed_open=True,
         )
     if endpoint is None:
-        return fs.GcsFileSystem()
-    scheme, _, host = endpoint.rpartition("://")
-    return fs.GcsFileSystem(anonymous=True, scheme=scheme or "http", endpoint_override=host)
+        return fs.GcsFileSystem(retry_time_limit=_GCS_RETRIES)
+    protocol, _, host = endpoint.rpartition("://")
+    return fs.GcsFileSystem(
+        anonymous=True, scheme=protocol or "http", endpoint_override=host, retry_time_limit=_GCS_RETRIES
+    )
