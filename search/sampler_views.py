@@ -73,7 +73,7 @@ class FinishedTrials(Study):
 
 
 class FewTrials(Study):
-    """A study of which no more than a thousand trials are shown: the best fifty and the latest.
+    """A study of one objective of which no more than a thousand trials are shown: the best fifty and the latest.
 
     Optuna's TPE goes through all it is shown for every proposal, 13 ms with a thousand trials and 108 ms with eight
     thousand. Of these it calls the best 25 good; of the others it learns where trials have been.

@@ -61,8 +61,10 @@ def build_sampler(
         sampler = (
             _cmaes(config, seed, earlier) if config.name == "cmaes" else _SAMPLERS[config.name](config, seed, space)
         )
-    # Of pruned trials TPE reads the intermediate values, which Optuna has for one objective only.
-    return LearnsFromStopped(sampler) if several and config.name == "tpe" else sampler
+    if config.name == "tpe":
+        # Of pruned trials TPE reads the intermediate values, which Optuna has for one objective only.
+        return LearnsFromStopped(sampler) if several else SeesView(sampler, FewTrials)
+    return sampler
 
 
 class SeesView(BaseSampler):
@@ -218,8 +220,7 @@ def _tpe(config: SamplerConfig, seed: int) -> BaseSampler:
 
     Source: arXiv:2304.11127 on TPE and its options.
     """
-    sampler = TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=config.startup_trials)
-    return SeesView(sampler, FewTrials)
+    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=config.startup_trials)
 
 
 def _cmaes(config: SamplerConfig, seed: int, earlier: Sequence[FrozenTrial]) -> BaseSampler:
