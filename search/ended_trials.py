@@ -40,7 +40,7 @@ class EndedTrials:
         self._next_at = 0.0
         ended = [record for record in records if record.status is not Status.RUNNING]
         self._keeper.take_up(ended)
-        remove_left_checkpoints(ended, paths)
+        _remove_left_checkpoints(ended, paths)
 
     def add(self, record: TrialRecord) -> None:
         """A trial has ended. Where the store takes long its files wait for those of the next that ends."""
@@ -67,7 +67,7 @@ class EndedTrials:
         self._keeper.ended(record)
 
 
-def remove_left_checkpoints(ended: Iterable[TrialRecord], paths: RunPaths) -> None:
+def _remove_left_checkpoints(ended: Iterable[TrialRecord], paths: RunPaths) -> None:
     """Removes the checkpoints of ended trials that a driver was killed before it could remove."""
     of_trials = {paths.trial(record.number) for record in ended}
     names = {path.name for path in TrialFiles(paths.trials).checkpoints}

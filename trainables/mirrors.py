@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from trainables.errors import ConfigError
 
-SCHEMES = ("s3", "gs")
-# Where another server is asked than Amazon's or Google's; variables that their own programs know.
+# The stores that are known, and where another server is asked than Amazon's or Google's: by variables that their own
+# programs know.
 _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
 _GCS_RETRIES = timedelta(minutes=1)  # by default it tries for a quarter of an hour
 _FOLDER = "vistune-mirrors"
@@ -58,7 +58,7 @@ def local_path(given: str) -> Path:
     if "://" not in given:
         return Path(given).expanduser()
     parts = urlsplit(given)
-    if parts.scheme not in SCHEMES:
+    if parts.scheme not in _ENDPOINTS:
         raise ConfigError(f"{given}: {parts.scheme}:// is not known; use s3://, gs://, or a folder that is mounted")
     if "@" in parts.netloc or parts.query:
         raise ConfigError(
