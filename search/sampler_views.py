@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import heapq
 import math
 from collections.abc import Collection, Container, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.dominance import Losses, ranked
 from search.scalars import Scalar
 from search.space import Space
 
@@ -43,8 +43,51 @@ class _View(Study):
         raise NotImplementedError
 
 
-class FinishedTrials(_View):
-    """A study in which every trial that tells something about its parameters looks complete.
+class FewTrials(_View):
+    """A study of which no more than some of the trials are shown: the best fifty, and the latest.
+
+    Optuna's samplers go through all they are shown for every proposal: TPE takes 13 ms with a thousand trials and
+    108 ms with eight thousand. Of a thousand it calls the best 25 good; of the others it learns where trials have been.
+
+    Args:
+        study: the real one, to which everything that is written goes.
+        most: trials that are shown, above 50; None for all.
+    """
+
+    num_best = 50
+
+    def __init__(self, study: Study, *, most: int | None = 1_000) -> None:
+        super().__init__(study)
+        self._num_latest = math.inf if most is None else most - self.num_best
+        self._ended = EndedTrials()
+        self._best: list[FrozenTrial] = []
+
+    def _view_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        if len(trials) <= self._num_latest + self.num_best:
+            return trials
+        num_earlier = len(trials) - int(self._num_latest)
+        fresh, _ = self._ended.look(trials[:num_earlier])
+        if fresh:
+            self._best = self._ranked([*self._best, *fresh])[: self.num_best]
+        return [*sorted(self._best, key=lambda trial: trial.number), *trials[num_earlier:]]
+
+    def _ranked(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """From the best on; stopped trials behind complete ones, as TPE has it."""
+        by_number = {trial.number: trial for trial in trials}
+        order = [by_number[number] for number in ranked({trial.number: self._losses(trial) for trial in trials})]
+        return sorted(order, key=lambda trial: trial.state is not TrialState.COMPLETE)
+
+    def _losses(self, trial: FrozenTrial) -> Losses:
+        if trial.values is None or _violates(trial):
+            return (math.inf,) * len(self.directions)
+        return tuple(
+            -value if direction is StudyDirection.MAXIMIZE else value
+            for value, direction in zip(trial.values, self.directions, strict=True)
+        )
+
+
+class FinishedTrials(FewTrials):
+    """The same, in which every trial that tells something about its parameters looks complete.
 
     A stopped trial has the best value that it reached. An infeasible one (forbidden, or out of memory) has the worst
     value of all, and violates a constraint. Other failures say nothing about the parameters, and are not shown.
@@ -53,14 +96,16 @@ class FinishedTrials(_View):
         study: the real one, to which everything that is written goes.
         fill: a space; a parameter that a trial lacks is then shown as the middle of its domain, as in SMAC
             (arXiv:2109.09831), so that all trials have all parameters.
+        most: trials that are shown, above 50; None for all.
     """
 
-    def __init__(self, study: Study, *, fill: Space | None) -> None:
-        super().__init__(study)
+    def __init__(self, study: Study, *, fill: Space | None, most: int | None = 1_000) -> None:
+        super().__init__(study, most=most)
         self._whole = {} if fill is None else distributions_of(fill)
         self._middle = {name: middle_of(each) for name, each in self._whole.items()}
 
     def _view_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        trials = super()._view_of(trials)
         infeasible = {trial.number for trial in trials if trial.state.is_finished() and _violates(trial)}
         values = [trial.values for trial in trials if trial.number not in infeasible and trial.values is not None]
         worst = [
@@ -84,32 +129,24 @@ class FinishedTrials(_View):
         return shown
 
 
-class FewTrials(_View):
-    """A study of one objective of which no more than a thousand trials are shown: the best fifty and the latest.
+class EndedTrials:
+    """Which trials of a study have ended since the last look? So that no look goes through all that ever were."""
 
-    Optuna's TPE goes through all it is shown for every proposal, 13 ms with a thousand trials and 108 ms with eight
-    thousand. Of these it calls the best 25 good; of the others it learns where trials have been.
-    """
+    def __init__(self) -> None:
+        self._num_seen = 0
+        self._open: list[int] = []
 
-    most, num_best = 1_000, 50
+    def look(self, trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Those that have ended since the last look, each in one answer only, and those that have not ended.
 
-    def __init__(self, study: Study) -> None:
-        super().__init__(study)
-        self._best: list[FrozenTrial] = []
-        self._num_ranked = 0
-
-    def _view_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        if len(trials) <= self.most:
-            return trials
-        num_earlier = len(trials) - self.most + self.num_best
-        fresh = trials[self._num_ranked : num_earlier]
-        self._best = heapq.nlargest(self.num_best, [*self._best, *fresh], key=self._rank)
-        self._num_ranked = num_earlier
-        return [*sorted(self._best, key=lambda trial: trial.number), *trials[num_earlier:]]
-
-    def _rank(self, trial: FrozenTrial) -> tuple[bool, float]:
-        sign = 1.0 if self.direction is StudyDirection.MAXIMIZE else -1.0
-        return trial.state is TrialState.COMPLETE, -math.inf if trial.value is None else sign * trial.value
+        Args:
+            trials: of the study, by number; never fewer than before.
+        """
+        looked_at = [trials[number] for number in (*self._open, *range(self._num_seen, len(trials)))]
+        self._num_seen = len(trials)
+        still_open = [trial for trial in looked_at if not trial.state.is_finished()]
+        self._open = [trial.number for trial in still_open]
+        return [trial for trial in looked_at if trial.state.is_finished()], still_open
 
 
 def complete_part(trial: FrozenTrial, names: Collection[str]) -> FrozenTrial:

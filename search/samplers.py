@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 
 from search.algorithm_config import SamplerConfig, SamplerName
 from search.forest_sampler import ForestSampler
-from search.sampler_views import FewTrials, FinishedTrials, complete_part, distributions_of
+from search.sampler_views import EndedTrials, FewTrials, FinishedTrials, complete_part, distributions_of
 from search.space import Space
 
 # The best tenth of as many trials of earlier runs is a trial.
@@ -105,10 +105,11 @@ class LearnsFromStopped(SeesView):
 
     Args:
         fill: the space, when the sampler is to see every parameter in every trial.
+        most: trials that it is shown in a long search; None for all.
     """
 
-    def __init__(self, sampler: BaseSampler, *, fill: Space | None = None) -> None:
-        super().__init__(sampler, lambda study: FinishedTrials(study, fill=fill))
+    def __init__(self, sampler: BaseSampler, *, fill: Space | None = None, most: int | None = 1_000) -> None:
+        super().__init__(sampler, lambda study: FinishedTrials(study, fill=fill, most=most))
 
 
 class WholeSpaceQmc(QMCSampler):
@@ -159,6 +160,8 @@ class GridSampler(BaseSampler):
         self._space = space
         self._whole = distributions_of(space)
         self._left = space.combinations()
+        self._ended = EndedTrials()
+        self._tried: set[frozenset[tuple[str, Any]]] = set()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         del study, trial
@@ -170,10 +173,13 @@ class GridSampler(BaseSampler):
         del search_space
         if "fixed_params" in trial.system_attrs:  # a starting point: it takes no place in the order
             return {}
-        tried = {_key(each.params) for each in study.get_trials(deepcopy=False)}
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        ended, still_open = self._ended.look(trials)
+        self._tried.update(_key(each.params) for each in ended)
+        underway = {_key(each.params) for each in still_open}
         for combination in self._left:
             params = {name: combination[name] for name in self._space.searched if name in combination}
-            if _key(params) not in tried:
+            if _key(params) not in self._tried and _key(params) not in underway:
                 return params
         return {}
 
@@ -239,7 +245,8 @@ def _forest(config: SamplerConfig, seed: int, space: Space) -> BaseSampler:
 
 
 def _nsga(sampler: type[NSGAIISampler | NSGAIIISampler], config: SamplerConfig, seed: int) -> BaseSampler:
-    return LearnsFromStopped(sampler(seed=seed, population_size=config.population_size))
+    # All trials: the parents of a generation may be of any age.
+    return LearnsFromStopped(sampler(seed=seed, population_size=config.population_size), most=None)
 
 
 _SAMPLERS: Mapping[SamplerName, Callable[[SamplerConfig, int, Space], BaseSampler]] = {

@@ -19,6 +19,7 @@ from search.algorithm_config import SamplerConfig, SamplerName
 from search.config import SearchConfig
 from search.config_errors import dotted, problems_of
 from search.draws import NearDraw
+from search.forest_sampler import ForestSampler
 from search.ledger import Status, TrialRecord
 from search.proposals import Proposals
 from search.results import RunPaths
@@ -244,6 +245,27 @@ def test_of_thousands_of_trials_tpe_is_shown_the_best_and_the_latest(direction: 
     assert [trial.number for trial in shown] == [*best, *range(150, 1_100)]
 
 
+def test_a_trial_that_ends_long_after_later_ones_is_still_among_the_best() -> None:
+    study = optuna.create_study(direction="maximize")
+    slow = study.ask()
+    study.add_trials([optuna.trial.create_trial(value=0.5) for _ in range(1_500)])
+    view = FewTrials(study)
+    assert slow.number not in {trial.number for trial in view.trials}
+    study.tell(slow, 0.9)
+    assert slow.number in {trial.number for trial in view.trials}
+
+
+def test_of_thousands_of_trials_with_two_objectives_the_front_is_shown() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    front = [optuna.trial.create_trial(values=[float(step), float(step)]) for step in range(20)]
+    worse = [optuna.trial.create_trial(values=[0.0, 30.0]) for _ in range(1_200)]
+    study.add_trials([*worse[:100], *front, *worse[100:]])
+    shown = {trial.number for trial in FinishedTrials(study, fill=None).trials}
+    assert shown.issuperset(range(100, 120))
+    assert len(shown) == 1_000
+    assert len(FinishedTrials(study, fill=None, most=None).trials) == 1_220
+
+
 @pytest.mark.parametrize(
     ("sampler", "scheduler", "space", "sentence"),
     [
@@ -294,3 +316,24 @@ def test_draws_near_a_point_stay_in_the_space_and_near() -> None:
         for name in moved:
             moved[name] += far[name] != start[name]
     assert all(count > 40 for count in moved.values())
+
+
+@pytest.mark.parametrize(("num_trials", "expected"), [(400, [49, 49, 49, 49]), (1_200, [49, 48, 49, 48])])
+def test_in_a_long_search_a_forest_proposes_until_there_is_news(num_trials: int, expected: list[int]) -> None:
+    """A forest of 1,200 epochs proposes until two trials more have told something."""
+    space = search("forest", FINITE).search_space
+    sampler = build_sampler(SamplerConfig(name="forest"), trials_so_far=0, space=space)
+    assert isinstance(sampler, ForestSampler)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    seen = {"params": {"dropout": 0.1, "optimizer": "sgd", "momentum": 0.9}, "distributions": distributions_of(space)}
+    study.add_trials(
+        [optuna.trial.create_trial(value=0.5, intermediate_values={1: 0.5}, **seen) for _ in range(num_trials)]
+    )
+    left = []
+    for _ in expected:
+        trial = study.ask()
+        space.suggest(trial)
+        left.append(len(sampler._ahead))
+        trial.report(0.6, 1)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert left == expected
