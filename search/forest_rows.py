@@ -96,30 +96,38 @@ class SeenTrials:
         self._domains = domains
         self._sign = -1.0 if direction is StudyDirection.MAXIMIZE else 1.0
         self._chunks: list[list[_Block]] = []
-        self._rows: list[_Rows] = []
+        self._rows: list[_Rows | None] = []  # None where they have to be put together anew
         self._settled: set[int] = set()  # chunks in which nothing changes any more
 
     def look(self, trials: Sequence[FrozenTrial]) -> int:
-        """Takes up what is new in a study; of how many trials' parameters something is known.
+        """Takes up what is new in a study; how many trials tell something that they did not at the last look.
 
         Args:
             trials: all of the study, by number. A storage replaces a trial of which something changes.
         """
-        for place, start in enumerate(range(0, len(trials), _CHUNK)):
-            if place not in self._settled:
-                self._look_at(place, trials[start : start + _CHUNK])
-        return sum(rows.num_told for rows in self._rows)
+        starts = enumerate(range(0, len(trials), _CHUNK))
+        return sum(
+            self._look_at(place, trials[start : start + _CHUNK])
+            for place, start in starts
+            if place not in self._settled
+        )
+
+    @property
+    def num_told(self) -> int:
+        """Of how many trials' parameters something is known."""
+        return sum(rows.num_told for rows in self._put_together())
 
     def curves(self) -> Curves:
         """Some epochs of every trial.
 
         What is infeasible is worse than all, by as much as these differ, at the last epoch.
         """
-        features = np.concatenate([*(rows.sound for rows in self._rows), *(rows.infeasible for rows in self._rows)])
-        with_losses = [rows.losses for rows in self._rows if len(rows.losses)]
+        chunks = self._put_together()
+        features = np.concatenate([*(rows.sound for rows in chunks), *(rows.infeasible for rows in chunks)])
+        with_losses = [rows.losses for rows in chunks if len(rows.losses)]
         losses = np.concatenate(with_losses) if with_losses else np.zeros((0, 1))
-        params = list(chain.from_iterable(rows.sound_params for rows in self._rows))
-        ruled_out = list(chain.from_iterable(rows.infeasible_params for rows in self._rows))
+        params = list(chain.from_iterable(rows.sound_params for rows in chunks))
+        ruled_out = list(chain.from_iterable(rows.infeasible_params for rows in chunks))
         if ruled_out:
             features[len(losses) :, -1] = features[: len(losses), -1].max(initial=0.0)
             losses = np.concatenate([losses, np.tile(_beyond(losses), (len(ruled_out), 1))])
@@ -127,23 +135,29 @@ class SeenTrials:
 
     def seconds(self) -> tuple[Features, Values]:
         """Parameters (N, F) and logarithms of the seconds per epoch (N,) of the trials whose times are known."""
-        features = np.concatenate([rows.timed for rows in self._rows])
-        return features, np.concatenate([rows.log_seconds for rows in self._rows])
+        chunks = self._put_together()
+        features = np.concatenate([rows.timed for rows in chunks])
+        return features, np.concatenate([rows.log_seconds for rows in chunks])
 
-    def _look_at(self, place: int, trials: Sequence[FrozenTrial]) -> None:
+    def _look_at(self, place: int, trials: Sequence[FrozenTrial]) -> int:
         if place == len(self._chunks):
             self._chunks.append([])
-            self._rows.append(self._rows_of([]))
-        blocks, changed = self._chunks[place], False
+            self._rows.append(None)
+        blocks, num_new = self._chunks[place], 0
         for index, trial in enumerate(trials):
             if index < len(blocks) and blocks[index].trial is trial:
                 continue
             blocks[index : index + 1] = [self._block(trial)]
-            changed = True
-        if changed:
-            self._rows[place] = self._rows_of(blocks)
+            self._rows[place] = None
+            num_new += blocks[index].tells
         if len(trials) == _CHUNK and all(trial.state.is_finished() for trial in trials):
             self._settled.add(place)
+        return num_new
+
+    def _put_together(self) -> list[_Rows]:
+        whole = [rows or self._rows_of(blocks) for rows, blocks in zip(self._rows, self._chunks, strict=True)]
+        self._rows = list(whole)
+        return whole
 
     def _rows_of(self, blocks: Sequence[_Block]) -> _Rows:
         sound = [block for block in blocks if block.tells and not block.infeasible]

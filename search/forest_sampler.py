@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.draws import NearDraw, UniformDraw
-from search.forest_rows import Features, SeenTrials, Values, encoded
+from search.forest_rows import Curves, Features, SeenTrials, Values, encoded
 from search.sampler_views import distributions_of
 from search.space import Space
 from search.trees import tree_predictions
@@ -30,6 +30,10 @@ _NUM_ANYWHERE, _NUM_NEAR, _NUM_BEST = 400, 40, 5
 # Of several objectives, the share of their sum beside the worst of them, so that no tie is left between what is equal
 # in the worst (the augmented Tchebycheff function of ParEGO).
 _SUM = 0.05
+
+# In a long search the candidates of one forest are proposed, best first, until there is more to learn than this part of
+# what it has learned from, and no more of them than this: below 500 rows each proposal has a forest of its own.
+_NEWS, _MOST_OF_ONE = 0.002, 50
 
 # Part of the candidates that are good enough for their cost to decide between them.
 _PROMISING = 0.1
@@ -67,6 +71,9 @@ class ForestSampler(BaseSampler):
         self._startup_trials = startup_trials
         self._cost_aware = cost_aware
         self._seen: SeenTrials | None = None
+        self._begun = False
+        self._ahead: list[dict[str, Any]] = []  # the best last
+        self._num_rows = self._num_new = 0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         del study, trial
@@ -78,23 +85,32 @@ class ForestSampler(BaseSampler):
         del trial
         if self._seen is None:
             self._seen = SeenTrials(self._whole, direction=study.directions[0])
-        told = self._seen.look(study._storage.get_all_trials(study._study_id, deepcopy=False))
-        if told < max(1, self._startup_trials):
+        self._num_new += self._seen.look(study._storage.get_all_trials(study._study_id, deepcopy=False))
+        self._begun = self._begun or self._seen.num_told >= max(1, self._startup_trials)
+        if not self._begun:
             return self._candidate(UniformDraw(self._rng), search_space)
-        seen = self._seen.curves()
-        seen_scores = -self._in_one(seen.losses)
-        candidates = self._candidates(_best(seen.params, seen_scores), search_space)
-        rows = encoded(candidates, self._whole)
-        scores = self._final_scores(seen.features, seen_scores, rows)
-        if self._cost_aware:
-            scores = self._gain_per_second(scores, rows)
-        return candidates[int(np.argmax(scores))]
+        if not self._ahead or self._num_new >= int(_NEWS * self._num_rows):
+            self._ahead = self._most_promising(self._seen.curves(), search_space)
+            self._num_new = 0
+        return self._ahead.pop()
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A random value, of a parameter that the proposed values do not have."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _most_promising(self, seen: Curves, search_space: Mapping[str, BaseDistribution]) -> list[dict[str, Any]]:
+        """Some candidates, the best last."""
+        self._num_rows = len(seen.features)
+        seen_scores = -self._in_one(seen.losses)
+        candidates = self._candidates(_best(seen.params, seen_scores), search_space)
+        rows = encoded(candidates, self._whole)
+        scores = self._final_scores(seen.features, seen_scores, rows)
+        if self._cost_aware:
+            scores = self._gain_per_second(scores, rows)
+        order = np.argsort(-scores, kind="stable")[:_MOST_OF_ONE]
+        return [candidates[place] for place in reversed(order)]
 
     def _candidates(
         self, best: Sequence[Mapping[str, Any]], search_space: Mapping[str, BaseDistribution]
