@@ -57,6 +57,10 @@ _RAY_ENVIRONMENT = {
 # The store of objects between workers; trials exchange a few numbers only, and share images through files.
 _OBJECT_STORE_BYTES = 256 * 2**20
 
+# Trials whose actors may be starting at the same time. Processes start beside each other on the nodes of a cluster;
+# and between two looks at what has come Tune asks for no more proposals than these.
+_STARTS_AT_A_TIME = 64
+
 # What the driver of a worker group asks for; symbolic.
 _DRIVER_BYTES = 2**20
 
@@ -151,8 +155,7 @@ def run_trials(
         ended=ended,
     )
     pool = start_pool(config.resources) if config.resources.fused else None
-    # Trials whose actors start at the same time; by default one after the other, which no host is to wait for.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(config.resources.trials_at_a_slot)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(_STARTS_AT_A_TIME, config.resources.trials_at_a_slot))
     watchdog = Watchdog(
         scheduler,
         config.resources,
