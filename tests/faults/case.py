@@ -138,9 +138,14 @@ class Case:
     def trains_on(self, name: str) -> bool:
         """Whether a trial that has finished an epoch would be lost with a node; before that a group just forms anew."""
         begun = [number for number, epoch in self.search.epochs().items() if epoch > 0]
-        if self.space == "mixed" and 0 in begun and self.processes(GROUP_WORKER, hosts=[name]):
+        if self.has_groups and 0 in begun and self.processes(GROUP_WORKER, hosts=[name]):
             return True
         return any(self.search.host_of(number) == name for number in begun)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the first trial is a group of two workers."""
+        return "mixed" in self.space
 
     def busy_worker(self) -> str:
         """Name of a node, not the head, on which something trains."""

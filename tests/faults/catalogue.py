@@ -30,6 +30,7 @@ FAULTS = {
     "none-solo": Fault("none, trials of one worker", "solo", kills.undisturbed),
     "none-mixed": Fault("none, trials of one and of two workers", "mixed", kills.undisturbed),
     "none-long": Fault("none, longer trials of one worker", "long", kills.undisturbed),
+    "none-long-mixed": Fault("none, longer trials of one and of two workers", "long-mixed", kills.undisturbed),
     "worker": Fault("kill -9 of a training worker of a group", "mixed", kills.worker),
     "actor": Fault("kill -9 of the actor of a one-worker trial", "solo", kills.actor),
     "group-actor": Fault("kill -9 of a trial's actor, of a group or not", "mixed", kills.actor),
@@ -42,7 +43,7 @@ FAULTS = {
     "short-cut": Fault("node cut off for 2 to 6 s", "mixed", nodes.short_cut),
     "added": Fault("node added during the run", "long", nodes.added),
     "drain": Fault("spot notice of 5 s, then the node is gone, trials of one worker", "long", nodes.drain),
-    "group-drain": Fault("the same, trials of one and of two workers", "mixed", nodes.drain),
+    "group-drain": Fault("the same, trials of one and of two workers", "long-mixed", nodes.drain),
     "none-stored": Fault("none, run in an object store", "mixed", kills.undisturbed, stored=True),
     "stored-node": Fault("kill -9 of a worker node, run in an object store", "mixed", kills.node, stored=True),
     "stored-head": Fault(
@@ -62,4 +63,4 @@ FAULTS = {
     "nan": Fault("a trial diverges to NaN", "solo", trials.nan),
     "loader": Fault("the images under a trial are cut off (SIGBUS)", "solo", trials.loader),
 }
-REFERENCES = {"solo": "none-solo", "mixed": "none-mixed", "long": "none-long"}
+REFERENCES = {"solo": "none-solo", "mixed": "none-mixed", "long": "none-long", "long-mixed": "none-long-mixed"}

@@ -31,7 +31,7 @@ def controller(case: Case) -> None:
 
 def actor(case: Case) -> None:
     """Of a one-worker trial, or of a group, whose workers then have nobody to report to."""
-    case.begin(epochs=_GROUP_EPOCHS, of_trial=0 if case.space == "mixed" else None)
+    case.begin(epochs=_GROUP_EPOCHS, of_trial=0 if case.has_groups else None)
     case.strike(lambda: kill(case.choose(ACTOR)[1]))
     case.expected.lost = 1
     case.end()

@@ -53,11 +53,8 @@ def added(case: Case) -> None:
 
 def drain(case: Case) -> None:
     """A spot notice: the node says that it goes, and is gone when its time is over."""
-    # Early in the trial, which else ends before the node goes.
-    if case.space == "mixed":
-        case.begin(epochs=(1, 4), of_trial=0)
-    else:
-        case.begin(epochs=(2, 100))
+    # Not late in a trial, which else ends before the node goes.
+    case.begin(epochs=(2, 60), of_trial=0 if case.has_groups else None)
     name = case.busy_worker()
 
     def notice() -> None:

@@ -20,7 +20,7 @@ from tests.search.cli import summary_of, trials_of
 from trainables.mirrors import local_path
 from trainables.object_store import fetch, fetch_file
 
-SPACES = {"solo": "tests/faults/solo.yaml", "mixed": "tests/faults/mixed.yaml", "long": "tests/faults/long.yaml"}
+SPACES = {name: f"tests/faults/{name}.yaml" for name in ("solo", "mixed", "long", "long-mixed")}
 STORE = f"s3://{BUCKET}/runs"
 
 
