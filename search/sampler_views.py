@@ -80,9 +80,13 @@ class FewTrials(_View):
     def _losses(self, trial: FrozenTrial) -> Losses:
         if trial.values is None or _violates(trial):
             return (math.inf,) * len(self.directions)
+        return self._turned(trial.values)
+
+    def _turned(self, values: Sequence[float]) -> Losses:
+        """Values as losses, or losses as values."""
         return tuple(
             -value if direction is StudyDirection.MAXIMIZE else value
-            for value, direction in zip(trial.values, self.directions, strict=True)
+            for value, direction in zip(values, self.directions, strict=True)
         )
 
 
@@ -103,29 +107,47 @@ class FinishedTrials(FewTrials):
         super().__init__(study, most=most)
         self._whole = {} if fill is None else distributions_of(fill)
         self._middle = {name: middle_of(each) for name, each in self._whole.items()}
+        # A sampler that wants all of thousands of trials asks at every proposal: what is shown of each is made once.
+        self._known: dict[int, FrozenTrial] = {}
+        self._shown: dict[int, FrozenTrial] = {}
+        self._infeasible: set[int] = set()
+        self._worst: Losses = ()
 
     def _view_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         trials = super()._view_of(trials)
-        infeasible = {trial.number for trial in trials if trial.state.is_finished() and _violates(trial)}
-        values = [trial.values for trial in trials if trial.number not in infeasible and trial.values is not None]
-        worst = [
-            (min if direction is StudyDirection.MAXIMIZE else max)((each[index] for each in values), default=0.0)
-            for index, direction in enumerate(self.directions)
-        ]
-        return [self._shown(trial, infeasible=infeasible, worst=worst) for trial in trials]
+        changed = [trial for trial in trials if self._known.get(trial._trial_id) is not trial]
+        before = bool(self._infeasible), self._worst
+        for trial in changed:
+            self._learn(trial)
+        if (bool(self._infeasible), self._worst) != before:
+            changed = trials
+        self._shown.update((trial._trial_id, self._shown_as(trial)) for trial in changed)
+        return [self._shown[trial._trial_id] for trial in trials]
 
-    def _shown(self, trial: FrozenTrial, *, infeasible: Container[int], worst: list[float]) -> FrozenTrial:
-        ruled_out = trial.number in infeasible
-        if not trial.state.is_finished() or (trial.values is None and not ruled_out):
+    def _learn(self, trial: FrozenTrial) -> None:
+        self._known[trial._trial_id] = trial
+        if trial.state.is_finished() and _violates(trial):
+            self._infeasible.add(trial._trial_id)
+        elif trial.values is not None:
+            losses = self._losses(trial)
+            self._worst = tuple(map(max, self._worst, losses)) if self._worst else losses
+
+    def _shown_as(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial._trial_id in self._infeasible:
+            return self._complete(trial, values=self._turned(self._worst or (0.0,) * len(self.directions)))
+        if not trial.state.is_finished() or trial.values is None:
             return trial
+        return self._complete(trial, values=trial.values)
+
+    def _complete(self, trial: FrozenTrial, *, values: Sequence[float]) -> FrozenTrial:
         shown = copy.copy(trial)
         shown.state = TrialState.COMPLETE
-        shown.values = worst if ruled_out else trial.values
+        shown.values = list(values)
         shown.params = {**self._middle, **trial.params}
         shown.distributions = {**self._whole, **trial.distributions}
-        if infeasible:
+        if self._infeasible:
             kept = {name: value for name, value in trial.system_attrs.items() if not name.startswith(_CONSTRAINT)}
-            shown.system_attrs = {**kept, _INFEASIBLE: 1.0 if ruled_out else 0.0}
+            shown.system_attrs = {**kept, _INFEASIBLE: 1.0 if trial._trial_id in self._infeasible else 0.0}
         return shown
 
 
