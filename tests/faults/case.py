@@ -18,6 +18,8 @@ from tests.search.cli import wait_until
 # What trains, as the titles of its processes have it.
 ACTOR, GROUP_WORKER, CONTROLLER = "ray::ImplicitFunc", "ray::RayTrainWorker", "ray::TrainController"
 DRIVER = "search.run"
+# Epochs of a trial that the study may not know yet when a fault strikes.
+_UNDER_WAY = 1
 _ENDS_WITHIN_S = 420.0
 _BEGINS_WITHIN_S = 240.0
 
@@ -159,12 +161,12 @@ class Case:
         )
 
     def _look(self) -> None:
-        """Notes when all trials that were in training have come an epoch further, or have ended."""
+        """Notes when all trials that were in training have come two epochs further, or have ended."""
         if self._struck_at is None or self.recovered_s is not None:
             return
         now, known = self.search.epochs(), {trial.number for trial in self.search.trials()}
         if known >= self._waits_for.keys() and all(
-            number not in now or now[number] > epoch for number, epoch in self._waits_for.items()
+            number not in now or now[number] > epoch + _UNDER_WAY for number, epoch in self._waits_for.items()
         ):
             self.recovered_s = time.monotonic() - self._struck_at
 

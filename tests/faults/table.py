@@ -18,7 +18,7 @@ class Row:
     Attributes:
         again: whole epochs that were trained a second time.
         restarts: of trials, each of which loses the epoch under way.
-        recovery_s: until every trial that was in training had come an epoch further; None where none did.
+        recovery_s: until every trial that was in training had come two epochs further; None where none did.
         problems: what was wrong at the end; empty where the fault was survived.
     """
 
