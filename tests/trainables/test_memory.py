@@ -116,12 +116,13 @@ def test_not_even_one_image_fits() -> None:
 
 
 def test_given_micro_batches_give_the_same_curve() -> None:
+    gentle = {"data": DataConfig(name="digits"), "batch_size": 64, "lr": 1e-3}  # at 3e-3 training amplifies rounding
     one, other = LocalRuntime(num_threads=1), LocalRuntime(num_threads=1)
-    train(config(data=DataConfig(name="digits"), batch_size=64), one)
-    train(config(data=DataConfig(name="digits"), batch_size=64, micro_batch_size=10), other)
+    train(config(**gentle), one)
+    train(config(**gentle, micro_batch_size=10), other)
     names = ("train_loss", "val_loss", "val_top1")
     for expected, found in zip(curve_of(one.reported, *names), curve_of(other.reported, *names), strict=True):
-        assert found == pytest.approx(expected, rel=1e-4)
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow
