@@ -13,7 +13,7 @@ test: setup check
 	$(BIN)/python -m pytest
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -rs
 
 check: setup
 	$(BIN)/ruff check .
