@@ -27,10 +27,10 @@ class EventBatches(RayActorManager):  # type: ignore[misc]
         """
         if self._actor_state_events.num_futures + self._actor_task_events.num_futures < _MANY:
             return bool(super().next(timeout))
-        if self._try_kill_actor():
-            self._try_start_actors()
-            return True
+        killed = self._try_kill_actor()
         self._try_start_actors()
+        if killed:
+            return True
         resources = set(self._resource_manager.get_resource_futures())
         kinds = (self._actor_state_events, self._actor_task_events)
         futures = [*resources, *kinds[0].get_futures(), *kinds[1].get_futures()]

@@ -105,12 +105,11 @@ class SeenTrials:
         Args:
             trials: all of the study, by number. A storage replaces a trial of which something changes.
         """
-        starts = enumerate(range(0, len(trials), _CHUNK))
-        return sum(
-            self._look_at(place, trials[start : start + _CHUNK])
-            for place, start in starts
-            if place not in self._settled
-        )
+        num_new = 0
+        for place, start in enumerate(range(0, len(trials), _CHUNK)):
+            if place not in self._settled:
+                num_new += self._look_at(place, trials[start : start + _CHUNK])
+        return num_new
 
     @property
     def num_told(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Collection, Container, Sequence
 from typing import Any
 
@@ -58,14 +59,14 @@ class FewTrials(_View):
 
     def __init__(self, study: Study, *, most: int | None = 1_000) -> None:
         super().__init__(study)
-        self._num_latest = math.inf if most is None else most - self.num_best
-        self._ended = EndedTrials()
+        self._most = sys.maxsize if most is None else most
+        self._ended = NewlyEnded()
         self._best: list[FrozenTrial] = []
 
     def _view_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        if len(trials) <= self._num_latest + self.num_best:
+        if len(trials) <= self._most:
             return trials
-        num_earlier = len(trials) - int(self._num_latest)
+        num_earlier = len(trials) - self._most + self.num_best
         fresh, _ = self._ended.look(trials[:num_earlier])
         if fresh:
             self._best = self._ranked([*self._best, *fresh])[: self.num_best]
@@ -129,7 +130,7 @@ class FinishedTrials(FewTrials):
         if trial.state.is_finished() and _violates(trial):
             self._infeasible.add(trial._trial_id)
         elif trial.values is not None:
-            losses = self._losses(trial)
+            losses = self._turned(trial.values)
             self._worst = tuple(map(max, self._worst, losses)) if self._worst else losses
 
     def _shown_as(self, trial: FrozenTrial) -> FrozenTrial:
@@ -151,7 +152,7 @@ class FinishedTrials(FewTrials):
         return shown
 
 
-class EndedTrials:
+class NewlyEnded:
     """Which trials of a study have ended since the last look? So that no look goes through all that ever were."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 
 from search.algorithm_config import SamplerConfig, SamplerName
 from search.forest_sampler import ForestSampler
-from search.sampler_views import EndedTrials, FewTrials, FinishedTrials, complete_part, distributions_of
+from search.sampler_views import FewTrials, FinishedTrials, NewlyEnded, complete_part, distributions_of
 from search.space import Space
 
 # The best tenth of as many trials of earlier runs is a trial.
@@ -160,7 +160,7 @@ class GridSampler(BaseSampler):
         self._space = space
         self._whole = distributions_of(space)
         self._left = space.combinations()
-        self._ended = EndedTrials()
+        self._ended = NewlyEnded()
         self._tried: set[frozenset[tuple[str, Any]]] = set()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -179,7 +179,8 @@ class GridSampler(BaseSampler):
         underway = {_key(each.params) for each in still_open}
         for combination in self._left:
             params = {name: combination[name] for name in self._space.searched if name in combination}
-            if _key(params) not in self._tried and _key(params) not in underway:
+            key = _key(params)
+            if key not in self._tried and key not in underway:
                 return params
         return {}
 

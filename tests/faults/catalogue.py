@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.faults import kills, nodes, storage, trials
 from tests.faults.case import Case
+from tests.faults.search import SPACES
 
 
 @dataclass(frozen=True)
@@ -63,4 +64,4 @@ FAULTS = {
     "nan": Fault("a trial diverges to NaN", "solo", trials.nan),
     "loader": Fault("the images under a trial are cut off (SIGBUS)", "solo", trials.loader),
 }
-REFERENCES = {"solo": "none-solo", "mixed": "none-mixed", "long": "none-long", "long-mixed": "none-long-mixed"}
+REFERENCES = {space: f"none-{space}" for space in SPACES}
