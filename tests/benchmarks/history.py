@@ -123,12 +123,18 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _changes() -> str:
+    """What of the working tree is not in its commit; entries that an earlier call has added do not matter."""
+    history = HISTORY.relative_to(ROOT).as_posix()
+    return _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){history}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the benchmarks' ratios with the last ones on record.")
     parser.add_argument("--add", action="store_true", help=f"add them to {HISTORY.relative_to(ROOT)}")
     parser.add_argument("-k", dest="selection", metavar="EXPRESSION", help="which benchmarks, as pytest takes it")
     arguments = parser.parse_args()
-    if arguments.add and _git("status", "--porcelain", "--untracked-files=no"):
+    if arguments.add and _changes():
         parser.error("--add: the working tree differs from its commit, which the entries would name; commit first")
     known = load(HISTORY)
     status, ratios = measure(arguments.selection)
