@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,11 @@ from trainables.seeds import Stream, stream_seed
 from trainables.stratify import nested_order
 
 EVAL_BATCH_SIZE = 256
+
+# Smaller batches are augmented together, as long as they are no more images and values than these: each operation then
+# costs little beside its work, and what it works on still fits a processor's cache.
+_IMAGES_TOGETHER = 256
+_VALUES_TOGETHER = 2**20
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,22 @@ class Batch:
         """Images and targets, at most `size` at a time."""
         for start in range(0, len(self.images), size):
             yield self.images[start : start + size], self.targets[start : start + size]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What of a batch is this rank's.
+
+    Attributes:
+        slots: (B,) int64, places in the epoch's order; as many for the partners follow where a mix has some.
+    """
+
+    slots: np.ndarray
+    mix: Mix | None
+
+
+def _slots_of(group: Sequence[_Share]) -> np.ndarray:
+    return np.concatenate([share.slots for share in group])
 
 
 class TrainBatches:
@@ -77,22 +98,29 @@ class TrainBatches:
         """The batches of one epoch, counted from 0."""
         self._augment.start_epoch(epoch)
         order = epoch_order(self._labels[: self._num_images(epoch)], config=self._config, epoch=epoch)
-        mixes = [self._mix(epoch, step) for step in range(self.num_steps(epoch))]
-        slots = [self._slots(step, mixed=mix is not None) for step, mix in enumerate(mixes)]
+        shares = [self._share(epoch, step) for step in range(self.num_steps(epoch))]
+        groups = list(self._augmented_together(shares))
         pixels = self._data.batches(
-            (self._rows[order[each]] for each in slots), num_threads=self._runtime.num_threads or 1
+            (self._rows[order[_slots_of(group)]] for group in groups), num_threads=self._runtime.num_threads or 1
         )
-        for images, each, mix in zip(pixels, slots, mixes, strict=True):
-            yield self._batch(images, self._labels[order[each]], each, mix)
+        for images, group in zip(pixels, groups, strict=True):
+            yield from self._batches(images, self._labels[order[_slots_of(group)]], group)
 
     def _num_images(self, epoch: int) -> int:
         """Images of an epoch; a batch at least."""
         wanted = self._config.fidelity.num_images(epoch, num_images=len(self._rows))
         return max(self._batch_size, wanted)
 
-    def _mix(self, epoch: int, step: int) -> Mix | None:
+    def _share(self, epoch: int, step: int) -> _Share:
         _, height, width, _ = self._data.shape
-        return draw_mix(self._config, epoch=epoch, step=step, height=height, width=width)
+        mix = draw_mix(self._config, epoch=epoch, step=step, height=height, width=width)
+        return _Share(self._slots(step, mixed=mix is not None), mix)
+
+    def _augmented_together(self, shares: Sequence[_Share]) -> Iterator[Sequence[_Share]]:
+        num_images = min(_IMAGES_TOGETHER, _VALUES_TOGETHER // int(np.prod(self._data.shape[1:])))
+        num_batches = max(1, num_images // self._batch_size)
+        for start in range(0, len(shares), num_batches):
+            yield shares[start : start + num_batches]
 
     def _slots(self, step: int, *, mixed: bool) -> np.ndarray:
         """Places in the epoch's order of this rank's share; where it is mixed on several ranks, its partners follow.
@@ -107,17 +135,23 @@ class TrainBatches:
             return share
         return np.concatenate([share, whole[::-1][rank::world_size]])
 
-    def _batch(self, pixels: np.ndarray, labels: np.ndarray, slots: np.ndarray, mix: Mix | None) -> Batch:
+    def _batches(self, pixels: np.ndarray, labels: np.ndarray, group: Sequence[_Share]) -> Iterator[Batch]:
         images, targets = _to_device(pixels, labels, device=self._runtime.device)
-        images = self._augment(images, torch.from_numpy(slots))
-        if mix is not None:
-            alone = self._runtime.world_size == 1
-            share = len(slots) if alone else len(slots) // 2
-            partners = images.flip(0) if alone else images[share:]
-            partner_targets = targets.flip(0) if alone else targets[share:]
-            images = mix_images(images[:share], partners, mix)
-            targets = mix_targets(targets[:share], partner_targets, mix, num_classes=len(self._data.class_names))
-        return Batch(images=images, targets=targets, global_size=self._batch_size)
+        images = self._augment(images, torch.from_numpy(_slots_of(group)))
+        sizes = [len(share.slots) for share in group]
+        for share, mine, my_targets in zip(group, torch.split(images, sizes), torch.split(targets, sizes), strict=True):
+            if share.mix is not None:
+                mine, my_targets = self._mixed(mine, my_targets, share.mix)
+            yield Batch(images=mine, targets=my_targets, global_size=self._batch_size)
+
+    def _mixed(self, images: Tensor, targets: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+        """Each image of this rank's share with its partner."""
+        alone = self._runtime.world_size == 1
+        share = len(images) if alone else len(images) // 2
+        partners = images.flip(0) if alone else images[share:]
+        partner_targets = targets.flip(0) if alone else targets[share:]
+        mixed = mix_images(images[:share], partners, mix)
+        return mixed, mix_targets(targets[:share], partner_targets, mix, num_classes=len(self._data.class_names))
 
 
 class EvalBatches:
