@@ -82,6 +82,7 @@ class Launch:
 
     def trainable(self) -> Callable[[dict[str, Any]], None]:
         """The function that Tune calls with `{number, params}`."""
+        from search.early_start import EarlyStart
 
         def trial(config: dict[str, Any]) -> None:
             task = self.task(config["number"], config["params"])
@@ -91,6 +92,7 @@ class Launch:
                 run_trial = run_on_worker_group if task.workers > 1 else run_in_actor
             report_failure_of(lambda: run_trial(task, self), task)
 
+        trial.__mixins__ = (EarlyStart,)  # type: ignore[attr-defined]  # Tune's name for what its class inherits first
         return trial
 
 
