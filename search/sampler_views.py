@@ -64,6 +64,9 @@ class FewTrials(_View):
         self._best: list[FrozenTrial] = []
 
     def _view_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        return self._few_of(trials)
+
+    def _few_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         if len(trials) <= self._most:
             return trials
         num_earlier = len(trials) - self._most + self.num_best
@@ -115,7 +118,7 @@ class FinishedTrials(FewTrials):
         self._worst: Losses = ()
 
     def _view_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        trials = super()._view_of(trials)
+        trials = self._few_of(trials)
         changed = [trial for trial in trials if self._known.get(trial._trial_id) is not trial]
         before = bool(self._infeasible), self._worst
         for trial in changed:

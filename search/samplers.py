@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial
 
 from search.algorithm_config import SamplerConfig, SamplerName
 from search.forest_sampler import ForestSampler
+from search.generations import LatestGenerations
 from search.sampler_views import FewTrials, FinishedTrials, NewlyEnded, complete_part, distributions_of
 from search.space import Space
 
@@ -246,9 +247,9 @@ def _forest(config: SamplerConfig, seed: int, space: Space) -> BaseSampler:
     return ForestSampler(space, seed=seed, startup_trials=config.startup_trials, cost_aware=config.cost_aware)
 
 
-def _nsga(sampler: type[NSGAIISampler | NSGAIIISampler], config: SamplerConfig, seed: int) -> BaseSampler:
-    # All trials: the parents of a generation may be of any age.
-    return LearnsFromStopped(sampler(seed=seed, population_size=config.population_size), most=None)
+def _nsga(kind: type[NSGAIISampler | NSGAIIISampler], config: SamplerConfig, seed: int) -> BaseSampler:
+    sampler = kind(seed=seed, population_size=config.population_size)
+    return SeesView(sampler, lambda study: LatestGenerations(study, sampler=kind))
 
 
 _SAMPLERS: Mapping[SamplerName, Callable[[SamplerConfig, int, Space], BaseSampler]] = {
