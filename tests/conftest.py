@@ -1,9 +1,16 @@
-"""For how long are slow tests begun? On a machine that takes too long the rest is skipped, and said to be."""
+"""For how long are slow tests begun? On a machine that takes too long the rest is skipped, and said to be.
+
+Their files then come in another order for every commit, so that it is not always the same ones that are left out.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +18,26 @@ _LIMIT_MIN = float(os.environ.get("VISTUNE_SLOW_MINUTES", "inf"))
 _STARTED = time.monotonic()
 
 
+@pytest.hookimpl(trylast=True)  # when those that are not to run are out of the list
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the files of slow tests the commit's order where not all may be run."""
+    if math.isfinite(_LIMIT_MIN) and all(_is_slow(item) for item in items):
+        commit = _commit()
+        items.sort(key=lambda item: hashlib.sha256(f"{commit} {item.path.name}".encode()).digest())
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a slow test once the time for them is over."""
-    if item.get_closest_marker("slow") is not None and time.monotonic() - _STARTED > 60 * _LIMIT_MIN:
+    if _is_slow(item) and time.monotonic() - _STARTED > 60 * _LIMIT_MIN:
         pytest.skip(f"slow tests have had their {_LIMIT_MIN:g} minutes (VISTUNE_SLOW_MINUTES)")
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
