@@ -11,7 +11,7 @@ from search.free_actors import FreeActors
 def filled(*actors: str, wanted: int = 0) -> FreeActors:
     cache = FreeActors()
     cache.increase_max("cpu", by=wanted)
-    assert all([cache.cache_object("cpu", actor) for actor in actors])
+    assert all(cache.cache_object("cpu", actor) for actor in actors)
     return cache
 
 
