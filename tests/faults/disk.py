@@ -95,9 +95,15 @@ class Disk:
 
 
 def _unmounted(folder: Path) -> bool:
-    if folder.is_mount():
+    if _is_mount(folder):
         subprocess.run(["umount", str(folder)], capture_output=True, check=False)
-    return not folder.is_mount()
+    return not _is_mount(folder)
+
+
+def _is_mount(folder: Path) -> bool:
+    # `Path.is_mount` does not see that a folder is mounted onto itself.
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    return str(folder) in (line.split()[1] for line in mounts)
 
 
 def _run(*command: str | Path) -> None:
