@@ -24,7 +24,7 @@ from search.ledger import Status, TrialRecord
 from search.proposals import Proposals
 from search.results import RunPaths
 from search.sampler_views import FewTrials, FinishedTrials, distributions_of, middle_of
-from search.samplers import LearnsFromStopped, build_sampler
+from search.samplers import SeesView, build_sampler
 from search.study import StudyStore
 from search.tuner import open_study
 
@@ -229,8 +229,9 @@ def test_infeasible_trials_repel_the_samplers_that_know_constraints(tmp_path: Pa
 @pytest.mark.parametrize(("sampler", "kind"), [("gp", GPSampler), ("cmaes", CmaEsSampler), ("nsga2", NSGAIISampler)])
 def test_samplers_that_skip_stopped_trials_are_shown_them(sampler: SamplerName, kind: type) -> None:
     built = build_sampler(SamplerConfig(name=sampler), trials_so_far=0, space=search(sampler).search_space)
-    assert isinstance(built, LearnsFromStopped)
+    assert isinstance(built, SeesView)
     assert isinstance(built._sampler, kind)
+    assert isinstance(built._shown(optuna.create_study()), FinishedTrials)
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", range(50, 100)), ("minimize", range(50))])
