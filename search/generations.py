@@ -23,7 +23,7 @@ class LatestGenerations(FinishedTrials):
     """
 
     def __init__(self, study: Study, *, sampler: type[NSGAIISampler | NSGAIIISampler]) -> None:
-        super().__init__(study, fill=None, most=None)
+        super().__init__(study, fill=None)
         self._generation_key = sampler._get_generation_key()
         self._parents_key = sampler._get_parent_cache_key_prefix()
         self._members: dict[int, list[int]] = {}

@@ -67,6 +67,7 @@ class FewTrials(_View):
         return self._few_of(trials)
 
     def _few_of(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Which of all trials are shown, by number; as they are."""
         if len(trials) <= self._most:
             return trials
         num_earlier = len(trials) - self._most + self.num_best

@@ -106,10 +106,10 @@ class LearnsFromStopped(SeesView):
 
     Args:
         fill: the space, when the sampler is to see every parameter in every trial.
-        most: trials that it is shown in a long search; None for all.
+        most: trials that it is shown in a long search.
     """
 
-    def __init__(self, sampler: BaseSampler, *, fill: Space | None = None, most: int | None = 1_000) -> None:
+    def __init__(self, sampler: BaseSampler, *, fill: Space | None = None, most: int = 1_000) -> None:
         super().__init__(sampler, lambda study: FinishedTrials(study, fill=fill, most=most))
 
 

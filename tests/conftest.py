@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
+
+from search.git_commit import git_commit
 
 _LIMIT_MIN = float(os.environ.get("VISTUNE_SLOW_MINUTES", "inf"))
 _STARTED = time.monotonic()
@@ -22,7 +22,7 @@ _STARTED = time.monotonic()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Gives the files of slow tests the commit's order where not all may be run."""
     if math.isfinite(_LIMIT_MIN) and all(_is_slow(item) for item in items):
-        commit = _commit()
+        commit = git_commit()
         items.sort(key=lambda item: hashlib.sha256(f"{commit} {item.path.name}".encode()).digest())
 
 
@@ -34,10 +34,3 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _is_slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    ).stdout.strip()

@@ -58,10 +58,6 @@ class _Share:
     mix: Mix | None
 
 
-def _slots_of(group: Sequence[_Share]) -> np.ndarray:
-    return np.concatenate([share.slots for share in group])
-
-
 class TrainBatches:
     """Shuffled, augmented, mixed training batches; every rank draws the same order and takes its rows of each batch.
 
@@ -100,11 +96,12 @@ class TrainBatches:
         order = epoch_order(self._labels[: self._num_images(epoch)], config=self._config, epoch=epoch)
         shares = [self._share(epoch, step) for step in range(self.num_steps(epoch))]
         groups = list(self._augmented_together(shares))
+        slots = [np.concatenate([share.slots for share in group]) for group in groups]
         pixels = self._data.batches(
-            (self._rows[order[_slots_of(group)]] for group in groups), num_threads=self._runtime.num_threads or 1
+            (self._rows[order[each]] for each in slots), num_threads=self._runtime.num_threads or 1
         )
-        for images, group in zip(pixels, groups, strict=True):
-            yield from self._batches(images, self._labels[order[_slots_of(group)]], group)
+        for images, each, group in zip(pixels, slots, groups, strict=True):
+            yield from self._batches(images, self._labels[order[each]], each, group)
 
     def _num_images(self, epoch: int) -> int:
         """Images of an epoch; a batch at least."""
@@ -135,9 +132,11 @@ class TrainBatches:
             return share
         return np.concatenate([share, whole[::-1][rank::world_size]])
 
-    def _batches(self, pixels: np.ndarray, labels: np.ndarray, group: Sequence[_Share]) -> Iterator[Batch]:
+    def _batches(
+        self, pixels: np.ndarray, labels: np.ndarray, slots: np.ndarray, group: Sequence[_Share]
+    ) -> Iterator[Batch]:
         images, targets = _to_device(pixels, labels, device=self._runtime.device)
-        images = self._augment(images, torch.from_numpy(_slots_of(group)))
+        images = self._augment(images, torch.from_numpy(slots))
         sizes = [len(share.slots) for share in group]
         for share, mine, my_targets in zip(group, torch.split(images, sizes), torch.split(targets, sizes), strict=True):
             if share.mix is not None:
