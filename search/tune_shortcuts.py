@@ -45,8 +45,10 @@ def shortened(slots: Callable[[], int]) -> Iterator[None]:
             save(self)
 
     def give_actors_and_ask(self: TuneController) -> None:
-        if self._actor_cache.num_cached_objects and self._pending_trials:
-            self._maybe_add_actors()
+        # Tune gives an actor to any trial that waits, and may hit on one that has been given another just before.
+        for _ in range(len(self._pending_trials)):
+            if self._actor_cache.num_cached_objects and self._pending_trials - self._resetting_trials:
+                self._maybe_add_actors()
         ask(self)
 
     def contains_or_known(self: registry._Registry, category: str, key: str) -> bool:
