@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainables.geometry import BOX_DRAWS, random_sizes, whole_numbers
+from trainables.pieces import windows, with_rows
 
 AREA = (0.02, 0.33)
 RATIO = (0.3, 3.3)
@@ -31,18 +32,14 @@ def erase(images: Tensor, draws: np.ndarray, *, probability: float, noise: Tenso
     Source: arXiv:1708.04896, with its random values (RE-R); area, ratio and attempts as in torchvision's RandomErasing.
     """
     _, channels, height, width = images.shape
-    boxes = erasing_boxes(draws[:, 1:-1], height=height, width=width)
     hit = np.flatnonzero(draws[:, 0] < probability)
-    # Only the erased pixels are touched: numbers of those in the batch, and for each its place in the noise.
-    inside = np.flatnonzero(_inside(boxes[hit], height, width))
-    image, pixel = np.divmod(inside, height * width)
-    places = whole_numbers(draws[hit, -1], _NUM_WINDOWS - 1)[image] + pixel
-    erased, noisy = (
-        torch.from_numpy(each).to(images.device) for each in (hit[image] * (height * width) + pixel, places)
-    )
-    out = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
-    out.view(-1, channels)[erased] = noise[noisy]
-    return out.permute(0, 3, 1, 2)
+    boxes = erasing_boxes(draws[hit, 1:-1], height=height, width=width)
+    noisy = windows(noise, whole_numbers(draws[hit, -1], _NUM_WINDOWS - 1), height=height, stride=width, width=width)
+    inside = torch.from_numpy(_inside(boxes, height, width, channels)).to(images.device)
+    pixels = images.permute(0, 2, 3, 1)
+    whole = pixels.index_select(0, torch.from_numpy(hit).to(images.device))
+    # The noise inside and the image outside, as operations on bits: they vectorise, and `torch.where` does not.
+    return with_rows(pixels, hit, whole ^ ((whole ^ noisy) & inside)).permute(0, 3, 1, 2)
 
 
 def erasing_boxes(draws: np.ndarray, *, height: int, width: int) -> np.ndarray:
@@ -69,11 +66,11 @@ def erasing_noise(generator: np.random.Generator, shape: torch.Size) -> Tensor:
     return torch.from_numpy(generator.integers(0, 256, (_NUM_WINDOWS + height * width, channels), dtype=np.uint8))
 
 
-def _inside(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(B, H, W) bool: the pixels of each box."""
-    ys, xs = np.arange(height), np.arange(width)
+def _inside(boxes: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+    """(B, H, W, C) uint8: all bits in the pixels of each box, none elsewhere."""
+    ys, xs = np.arange(height), np.arange(width).repeat(channels)
     top, left, box_height, box_width = (column[:, None] for column in boxes.T)
-    rows = (ys >= top) & (ys < top + box_height)
-    columns = (xs >= left) & (xs < left + box_width)
+    rows = np.negative(((ys >= top) & (ys < top + box_height)).view(np.uint8))  # 1 becomes 255
+    columns = np.negative(((xs >= left) & (xs < left + box_width)).view(np.uint8))
     inside: np.ndarray = rows[:, :, None] & columns[:, None, :]
-    return inside
+    return inside.reshape(-1, height, width, channels)

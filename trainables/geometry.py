@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.pieces import flipped, windows
+
 # Numbers that a random box takes: area and aspect ratio of each attempt, then where it lies.
 BOX_ATTEMPTS = 10
 BOX_DRAWS = 2 * BOX_ATTEMPTS + 2
@@ -34,17 +36,16 @@ def crop_and_flip(images: Tensor, draws: np.ndarray, *, padding: float, hflip: f
     """
     height, width = images.shape[-2:]
     pad_y, pad_x = round(padding * height), round(padding * width)
-    rows = whole_numbers(draws[:, 0], 2 * pad_y)[:, None] + np.arange(height)
-    columns = whole_numbers(draws[:, 1], 2 * pad_x)[:, None] + np.arange(width)
-    columns = np.where(draws[:, 2, None] < hflip, columns[:, ::-1], columns)
-    rows = np.where(draws[:, 3, None] < vflip, rows[:, ::-1], rows)
-    # One flat index into the padded pixels: a single gather, whatever each image drew.
-    padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y)).permute(0, 2, 3, 1)
+    top, left = whole_numbers(draws[:, 0], 2 * pad_y), whole_numbers(draws[:, 1], 2 * pad_x)
+    mirrored, upside_down = draws[:, 2] < hflip, draws[:, 3] < vflip
+    # The crop of an image, mirrored, is a crop of the mirrored image.
+    pixels = flipped(flipped(images, mirrored, dim=3), upside_down, dim=2).permute(0, 2, 3, 1)
+    top, left = np.where(upside_down, 2 * pad_y - top, top), np.where(mirrored, 2 * pad_x - left, left)
+    padded = F.pad(pixels, (0, 0, pad_x, pad_x, pad_y, pad_y))
     _, padded_height, padded_width, channels = padded.shape
-    index = (np.arange(len(images))[:, None] * padded_height + rows)[:, :, None] * padded_width + columns[:, None, :]
-    flat = torch.from_numpy(index.reshape(-1)).to(images.device, non_blocking=True)
-    taken = padded.reshape(-1, channels).index_select(0, flat)
-    return taken.view(len(images), height, width, channels).permute(0, 3, 1, 2)
+    starts = (np.arange(len(images)) * padded_height + top) * padded_width + left
+    taken = windows(padded.reshape(-1, channels), starts, height=height, stride=padded_width, width=width)
+    return taken.permute(0, 3, 1, 2)
 
 
 def resized_crop(

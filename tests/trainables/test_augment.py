@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.augment import build_augment, check_augment, jitter_factors
 from trainables.color import color_jitter
 from trainables.config import DataConfig, TrialConfig
-from trainables.erasing import AREA, RATIO, erasing_boxes
+from trainables.erasing import AREA, ERASING_DRAWS, RATIO, erase, erasing_boxes, erasing_noise
 from trainables.errors import ConfigError
 from trainables.geometry import BOX_DRAWS, crop_and_flip, resized_crop, resized_crop_boxes, rotate
 
@@ -129,6 +129,25 @@ def test_crop_and_flip_by_hand() -> None:
     assert torch.equal(out[2, :, :-2, :-2], images[2, :, 2:, 2:])
     assert not out[2, :, :, -2:].any()
     assert torch.equal(out[3], images[3].flip(-2))
+
+
+@pytest.mark.parametrize("padding", [0.0, 0.25])
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_crops_and_erased_images_do_not_depend_on_the_layout_in_memory(padding: float, flip: float) -> None:
+    images = random_images(7, side=8)
+    last = images.contiguous(memory_format=torch.channels_last)
+    draws = np.random.default_rng(0).random((7, ERASING_DRAWS), dtype=np.float32)
+    noise = erasing_noise(np.random.default_rng(0), images.shape[1:])
+    for each in (images, last):
+        kept = each.clone()
+        out = crop_and_flip(each, draws[:, :4], padding=padding, hflip=flip, vflip=flip)
+        assert torch.equal(out, crop_and_flip(images, draws[:, :4], padding=padding, hflip=flip, vflip=flip))
+        assert torch.equal(out, images) == (padding == flip == 0)
+        erased = erase(each, draws, probability=0.5, noise=noise)
+        assert torch.equal(erased, erase(images, draws, probability=0.5, noise=noise))
+        assert torch.equal(each, kept)
+        for new in (out, erased):
+            assert new.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_crop_offsets_and_flips_are_uniform() -> None:
