@@ -20,14 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 class EndedTrials:
-    """Tidies up after trials that have ended, once the store of the run, where it has one, knows that they have.
+    """Tidies up after trials that have ended, once the store of the run, where it has one, knows that they have."""
 
-    Args:
-        records: of the study; those that have ended in earlier sessions are tidied up where these were killed before
-            they could.
-    """
-
-    def __init__(self, config: SearchConfig, paths: RunPaths, records: Iterable[TrialRecord]) -> None:
+    def __init__(self, config: SearchConfig, paths: RunPaths) -> None:
         self._paths = paths
         self._keeper = Keeper(
             config.keep,
@@ -38,9 +33,12 @@ class EndedTrials:
         )
         self._untidied: list[TrialRecord] = []
         self._next_at = 0.0
+
+    def take_up(self, records: Iterable[TrialRecord]) -> None:
+        """Tidies up after trials of earlier sessions that have ended, where these were killed before they could."""
         ended = [record for record in records if record.status is not Status.RUNNING]
         self._keeper.take_up(ended)
-        _remove_left_checkpoints(ended, paths)
+        _remove_left_checkpoints(ended, self._paths)
 
     def add(self, record: TrialRecord) -> None:
         """A trial has ended. Where the store takes long its files wait for those of the next that ends."""

@@ -70,6 +70,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     Args:
         spending: what the trials use of the budget; it learns of earlier sessions here.
         on_finish: called with a trial's record once its end is in the study.
+        on_take_up: called with the records of earlier sessions, before any other.
         inherit: called with the record of a trial that goes on from another's weights, before it begins; gives it
             the checkpoint, unless it has one.
         measure: what the network of a trial costs, by name; asked for when there are limits or objectives.
@@ -91,6 +92,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         halt: Halt,
         spending: Spending,
         on_finish: Callable[[TrialRecord], None],
+        on_take_up: Callable[[Sequence[TrialRecord]], None] = lambda _: None,
         inherit: Callable[[TrialRecord], None] = lambda _: None,
         measure: Measure = nothing_measured,
         limits: Mapping[str, float] = MappingProxyType({}),
@@ -120,7 +122,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._interrupted: deque[int] = deque()
         self._num_trials = 0
         self._first_causes: list[str | None] = []
-        self._take_up_earlier_trials()
+        self._take_up_earlier_trials(on_take_up)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with self._halting_where_storage_fails():
@@ -226,10 +228,11 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
                 self._ledger.put(replace(record, status=Status.RUNNING))
                 return
 
-    def _take_up_earlier_trials(self) -> None:
+    def _take_up_earlier_trials(self, on_take_up: Callable[[Sequence[TrialRecord]], None]) -> None:
         self._proposals.withdraw_half_made()
         self._proposals.know_earlier()
         records = self._store.records()
+        on_take_up(records)
         for record in records:
             self._spare_known(record)
         self._scheduler.take_up(records)

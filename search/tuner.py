@@ -142,7 +142,7 @@ def run_trials(
         space=config.search_space,
         seed=config.sampler.seed,
     )
-    ended = EndedTrials(config, paths, store.records())
+    ended = EndedTrials(config, paths)
     searcher = _searcher(
         config,
         paths,
@@ -217,6 +217,7 @@ def _searcher(
         halt=halt,
         spending=Spending(config.budget, config.resources),
         on_finish=ended.add,
+        on_take_up=ended.take_up,
         inherit=lambda record: inherit(record, paths, config=config.trial_config(record.params)),
         measure=costs.of,
         limits=config.limits,

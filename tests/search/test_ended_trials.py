@@ -44,7 +44,7 @@ WEIGHTS = {f"{number:04d}/best.safetensors" for number in range(3)}
 
 
 def test_only_weights_are_left(paths: RunPaths) -> None:
-    trials = EndedTrials(CONFIG, paths, [])
+    trials = EndedTrials(CONFIG, paths)
     for number in range(3):
         trials.add(ended(number))
     assert left(paths) == WEIGHTS
@@ -52,7 +52,7 @@ def test_only_weights_are_left(paths: RunPaths) -> None:
 
 def test_what_a_killed_driver_left_goes(paths: RunPaths) -> None:
     running = TrialRecord(number=2, params={}, status=Status.RUNNING)
-    EndedTrials(CONFIG, paths, [ended(0), ended(1), running])
+    EndedTrials(CONFIG, paths).take_up([ended(0), ended(1), running])
     files = TrialFiles(paths.trial(2))
     own = {path.relative_to(paths.trials).as_posix() for path in (*files.checkpoints, files.attempt)}
     assert left(paths) == {*WEIGHTS, *own}
@@ -66,7 +66,7 @@ def test_a_store_that_takes_long_is_sent_the_study_less_often(paths: RunPaths, m
         sent.append(path)
 
     monkeypatch.setattr(ended_trials, "publish", publish)
-    trials = EndedTrials(CONFIG, paths, [])
+    trials = EndedTrials(CONFIG, paths)
     for number in range(3):
         trials.add(ended(number))
     assert (len(sent), "0000/checkpoint.pt" in left(paths), "0001/checkpoint.pt" in left(paths)) == (1, False, True)
