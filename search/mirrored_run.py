@@ -14,12 +14,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from search.results import RunPaths, write_json
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, SupersededError
 from trainables.mirrors import mirror_of, shown
 from trainables.object_store import (
     changed_at,
@@ -36,6 +36,8 @@ _EVERY_S = 10.0
 # A driver that has not been heard of for so long is taken for gone.
 _GONE_AFTER_S = 60.0
 _LOOK_EVERY_S = 2.0
+# From a look at who drives a run to the writing of a hold a driver takes less than this.
+_SETTLED_AFTER_S = 2.0
 _HOLD = "driver.json"
 _OF_TRIALS = ("trials/", "final/")
 _log = logging.getLogger(__name__)
@@ -86,8 +88,12 @@ def remove_run(paths: RunPaths) -> None:
 
 
 @contextmanager
-def followed(paths: RunPaths) -> Iterator[None]:
+def followed(paths: RunPaths, *, on_lost: Callable[[], None] = lambda: None) -> Iterator[None]:
     """The run is this driver's for as long as this lasts, and its store is up to date at the end.
+
+    Args:
+        on_lost: called from another thread when the store was out of reach for so long that another driver has taken
+            the run over; nothing more is sent there from here.
 
     Raises:
         ConfigError: if another driver holds the run.
@@ -99,33 +105,41 @@ def followed(paths: RunPaths) -> Iterator[None]:
     hold = _Hold(paths.root / _HOLD)
     hold.take()
     fetch_run(paths)
-    ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(paths, hold, ended), daemon=True)
+    ended, lost = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_follow, args=(paths, hold, ended, lost, on_lost), daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        for path in (paths.study, paths.log):  # neither is there after a false start
-            publish(path)
-        publish_folder(paths.trials / "augmentation")
-        hold.release()
+        if not lost.is_set():
+            for path in (paths.study, paths.log):  # neither is there after a false start
+                publish(path)
+            publish_folder(paths.trials / "augmentation")
+            hold.release()
 
 
-def _follow(paths: RunPaths, hold: _Hold, ended: threading.Event) -> None:
+def _follow(
+    paths: RunPaths, hold: _Hold, ended: threading.Event, lost: threading.Event, on_lost: Callable[[], None]
+) -> None:
     while not ended.wait(_EVERY_S):
         try:
             hold.renew()
             publish(paths.study)
             publish(paths.log)
             fetch_curves(paths)
+        except SupersededError as error:
+            _log.error("%s", error)
+            lost.set()
+            on_lost()
+            return
         except OSError as error:  # the next time it may be there again; what a trial needs, it waits for itself
             _log.warning("%s: does not follow for now (%s)", shown(paths.root), error)
 
 
 class _Hold:
-    """An object that says who drives a run; stores have no locks. Two that ask in the same instant are not told apart.
+    """An object that says who drives a run; stores have no locks, but of two writers each finds the same one's words.
 
     Args:
         path: of the copy of that object.
@@ -145,11 +159,12 @@ class _Hold:
         while self.is_others():
             time.sleep(_LOOK_EVERY_S)
             if changed_at(self._path) not in (None, found):
-                raise ConfigError(
-                    f"{shown(self._path.parent)}: another process is running this search, on {self._host()}; wait for "
-                    "it, or give --name for a run of its own"
-                )
-        self.renew()
+                raise ConfigError(self._held_by(self._read()))
+        self._write()
+        time.sleep(_SETTLED_AFTER_S)
+        written = self._read()
+        if written is not None and written["driver"] != self._own:  # both had seen no other, and it wrote later
+            raise ConfigError(self._held_by(written))
 
     def is_others(self) -> bool:
         """Whether another driver has renewed its hold lately, by the clock of the store."""
@@ -163,13 +178,36 @@ class _Hold:
         return now is None or now - written < _GONE_AFTER_S
 
     def renew(self) -> None:
-        write_json(self._path, {"driver": self._own, "host": socket.gethostname()})
+        """Says that this driver lives.
+
+        Raises:
+            SupersededError: if another has taken its place, because this one was not heard of.
+            OSError: if the store cannot be read or written.
+        """
+        found = self._read()
+        if found is not None and found["driver"] != self._own:
+            raise SupersededError(self._held_by(found))
+        self._write()
 
     def release(self) -> None:
-        remove(self._path)
+        found = self._read()
+        if found is None or found["driver"] == self._own:
+            remove(self._path)
 
-    def _host(self) -> str:
+    def _write(self) -> None:
+        write_json(self._path, {"driver": self._own, "host": socket.gethostname()})
+
+    def _read(self) -> dict[str, str] | None:
+        """What the driver in the store says of itself; None where there is none, or what is there is no hold."""
         try:
-            return str(json.loads(read_shared(self._path))["host"])
+            found = json.loads(read_shared(self._path))
+            return {name: str(found[name]) for name in ("driver", "host")}
         except (FileNotFoundError, ValueError, LookupError, TypeError):
-            return "an unknown host"
+            return None
+
+    def _held_by(self, found: dict[str, str] | None) -> str:
+        host = "an unknown host" if found is None else found["host"]
+        return (
+            f"{shown(self._path.parent)}: another process is running this search, on {host}; wait for it, or give "
+            "--name for a run of its own"
+        )

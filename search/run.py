@@ -207,7 +207,11 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: ar
     from search.session import held, prepare, run_session
 
     halt, ledger = Halt(), Ledger(metric=config.metric)
-    with held(paths), followed(paths), _nothing_left_of_a_false_start(paths):
+
+    def stop() -> None:
+        halt.because("another process has taken the run over", interrupted=True)
+
+    with held(paths), followed(paths, on_lost=stop), _nothing_left_of_a_false_start(paths):
         prepare(config, paths, preflight, knowledge)
         if options.extend:
             record_extension(config, paths, options.extend)

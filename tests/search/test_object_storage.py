@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from tests.object_server import BUCKET, object_server
 from tests.search.cli import TIMEOUT_S, finish, start, summary_of, trials_of, wait_until, write_space
 from trainables.errors import ConfigError
 from trainables.mirrors import local_path
-from trainables.object_store import fetch, remove
+from trainables.object_store import fetch, remove, size_of
 
 URI = f"s3://{BUCKET}/team/runs"
 
@@ -51,7 +53,8 @@ def on_a_new_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *, without: 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Holds that are renewed often, and a driver that is missed soon; stores tell whole seconds."""
-    for name, seconds in (("_EVERY_S", 0.5), ("_LOOK_EVERY_S", 0.5), ("_GONE_AFTER_S", 4.0)):
+    quick = {"_EVERY_S": 0.5, "_LOOK_EVERY_S": 0.5, "_SETTLED_AFTER_S": 0.5, "_GONE_AFTER_S": 4.0}
+    for name, seconds in quick.items():
         monkeypatch.setattr(mirrored_run, name, seconds)
 
 
@@ -73,6 +76,36 @@ def test_a_driver_that_died_is_waited_for_and_followed(tmp_path: Path, monkeypat
     began = time.monotonic()
     with followed(paths):
         assert time.monotonic() - began > 2
+
+
+@pytest.mark.usefixtures("server", "quick")
+def test_of_two_drivers_that_see_no_other_one_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = RunPaths(on_a_new_machine(tmp_path, monkeypatch))
+    looked, is_others = threading.Barrier(2), mirrored_run._Hold.is_others
+
+    def looks_while_the_other_does(hold: mirrored_run._Hold) -> bool:
+        found = is_others(hold)
+        looked.wait(TIMEOUT_S)
+        return found
+
+    monkeypatch.setattr(mirrored_run._Hold, "is_others", looks_while_the_other_does)
+    holds = [mirrored_run._Hold(paths.root / "driver.json") for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        refused = [future.exception() for future in [pool.submit(hold.take) for hold in holds]]
+    assert sorted(type(each) for each in refused if each is not None) == [ConfigError]
+    holds[refused.index(None)].renew()  # it has it still
+
+
+@pytest.mark.usefixtures("server", "quick")
+def test_a_driver_that_lost_its_run_sends_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, lost = RunPaths(on_a_new_machine(tmp_path, monkeypatch)), threading.Event()
+    with followed(paths, on_lost=lost.set):
+        mirrored_run._Hold(paths.root / "driver.json")._write()  # as after a minute without a word of the first
+        assert lost.wait(TIMEOUT_S)
+        paths.log.parent.mkdir(parents=True, exist_ok=True)
+        paths.log.write_text("not for the store")
+    assert is_driven(paths), "the other's hold stays"
+    assert size_of(paths.log) is None
 
 
 @pytest.mark.ray
