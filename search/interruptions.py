@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ray._private.state import state
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from search.restarts import Interruption, Kind
@@ -18,6 +19,18 @@ _MEMORY_MONITOR = re.compile(r"^.*killed due to the node running low on memory.*
 # Attributes of Ray's errors that hold what happened.
 _WRAPPED_AS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class NodeTakenBackError(Exception):
+    """A trial has lost a node of which Ray had been told that it goes."""
+
+
+def leaving_nodes() -> set[str]:
+    """Numbers of the nodes of which Ray has been told that they go, and which are still there; none if it is silent."""
+    try:
+        return set(state.get_draining_nodes())
+    except Exception:  # whatever is wrong with Ray is noticed by those that need it for more
+        return set()
 
 
 def interruption_of(error: BaseException, *, in_group: bool = False) -> Interruption | None:
@@ -63,7 +76,8 @@ def _within(error: BaseException) -> Iterator[BaseException]:
 
 def _is_preemption(error: BaseException) -> bool:
     # Ray Train's own class of that name is imported with torch only.
-    return type(error).__name__ == "PreemptionError" or (isinstance(error, RayActorError) and error.preempted)
+    taken_back = isinstance(error, NodeTakenBackError) or type(error).__name__ == "PreemptionError"
+    return taken_back or (isinstance(error, RayActorError) and error.preempted)
 
 
 def _is_memory(error: BaseException) -> bool:

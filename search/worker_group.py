@@ -19,8 +19,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster_nodes import worker_resources
+from search.interruptions import NodeTakenBackError, interruption_of, leaving_nodes
 from search.launch import TrialTask
 from search.resources_config import ResourcesConfig
+from search.restarts import Kind
 from search.storage import require_run
 from trainables.config import TrialConfig
 from trainables.errors import DivergedError
@@ -50,6 +52,15 @@ class Mailbox:
         self._changed = asyncio.Condition()
         self._messages: asyncio.Queue[Metrics | BaseException | None] = asyncio.Queue()
         self._verdicts: asyncio.Queue[bool] = asyncio.Queue()
+        self._nodes: set[str] = set()
+
+    async def joined(self, node: str) -> None:
+        """A worker has begun on a node."""
+        self._nodes.add(node)
+
+    async def nodes(self) -> set[str]:
+        """Where the workers are, or were."""
+        return self._nodes
 
     async def give(self, task: TrialTask | None) -> None:
         """The next trial; None ends the group."""
@@ -95,6 +106,7 @@ class WorkerGroup:
         self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         self._error: BaseException | None = None
         self._has_formed = False
+        self._leaving: set[str] = set()
         self._thread = threading.Thread(target=self._fit, args=(resources, scratch), daemon=True)
         self._thread.start()
 
@@ -146,13 +158,25 @@ class WorkerGroup:
     def _wait_for(self, message: Any) -> Any:
         looks = 0
         while not ray.wait([message], timeout=_LOOK_EVERY_S)[0]:
+            self._leaving |= leaving_nodes()
             if self.is_over:
-                raise self._error or RuntimeError("the worker group ended before its trial")
+                raise self._why_over()
             looks += 1
             if not self._has_formed and looks % _LOOKS_UNTIL_ORPHANS == 0:
                 self._free_orphans()
         self._has_formed = True
         return ray.get(message)
+
+    def _why_over(self) -> BaseException:
+        """Ray Train's error; or that a node was taken back, where Ray Train saw only what the other workers said of it.
+
+        It looks twice a second: these may have noticed the loss, and Ray not yet.
+        """
+        error = self._error or RuntimeError("the worker group ended before its trial")
+        lost = interruption_of(error, in_group=True)
+        if lost is None or lost.kind is not Kind.LOST or not self._leaving & ray.get(self._mailbox.nodes.remote()):
+            return error
+        return NodeTakenBackError(lost.message)
 
     def _free_orphans(self) -> None:
         from search.group_starts import free_orphans
@@ -197,6 +221,7 @@ def serve_trials(config: Mapping[str, Any]) -> None:
     from trainables.train import train
 
     mailbox, index = config["mailbox"], 0
+    mailbox.joined.remote(ray.get_runtime_context().get_node_id())
     while (task := ray.get(mailbox.take.remote(index))) is not None:
         index += 1
         require_run(Path(task.trial_dir))

@@ -7,7 +7,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayT
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
-from search.interruptions import interruption_from_text, interruption_of
+from search.interruptions import NodeTakenBackError, interruption_from_text, interruption_of
 from search.restarts import Kind, Restarts
 
 DIED = RayActorError(actor_id="0a", error_msg="The actor died.\nIt was killed by signal 9.")
@@ -29,6 +29,7 @@ def in_task(error: Exception) -> RayTaskError:
         (DIED, Kind.LOST),
         (ActorDiedError(), Kind.LOST),
         (PREEMPTED, Kind.PREEMPTED),
+        (NodeTakenBackError("connection reset"), Kind.PREEMPTED),
         (MEMORY, Kind.MEMORY),
         (in_task(DIED), Kind.LOST),
         (WorkerGroupError("", {0: GLOO, 1: DIED}), Kind.LOST),

@@ -155,16 +155,24 @@ def test_a_trial_that_the_memory_monitor_kills_says_so(tmp_path: Path, monkeypat
     assert "the first 3 trials all failed alike: killed: out of memory" in out
 
 
-# Real nodes on this machine, in a process of their own: a node is added or killed for each line it reads.
+# Real nodes on this machine, in a process of their own, with the dashboard, which worker groups need: a node is added,
+# killed or given notice for each line it reads.
 NODES = """
+import subprocess
 import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True})
 print(cluster.address, flush=True)
 nodes = []
 for line in sys.stdin:
     if line.strip() == "add":
         nodes.append(cluster.add_node(num_cpus=1))
+    elif line.strip() == "give notice":
+        notice = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        notice += ["--deadline-remaining-seconds", "600", "--node-id", nodes[-1].node_id, "--address", cluster.address]
+        drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *notice]
+        subprocess.run(drain, check=True, stdout=subprocess.DEVNULL)
+        print("given", flush=True)
     else:
         cluster.remove_node(nodes.pop(), allow_graceful=False)
 cluster.shutdown()
@@ -212,6 +220,28 @@ def test_the_search_follows_a_cluster_that_grows_and_shrinks(tmp_path: Path) -> 
     log = (run_dir / "logs" / "search.log").read_text()
     assert "the cluster holds 2 worker(s), before 1" in log
     assert "the cluster holds 1 worker(s), before 2" in log
+
+
+def test_a_group_whose_node_goes_before_its_time_was_preempted(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    space = write_space(
+        tmp_path, scheduler={"name": "none", "max_epochs": 60}, budget={"trials": 1}, resources={"workers": 2}
+    )
+    with cluster_of_nodes() as nodes:
+        assert nodes.stdout is not None
+        address = nodes.stdout.readline().strip()
+        tell(nodes, "add")
+        with start(space, "--name", "run", "--storage-path", tmp_path, "--address", address) as process:
+            wait_until(lambda: any(trial.intermediate_values for trial in trials_of(run_dir)), timeout_s=240)
+            tell(nodes, "give notice")
+            assert nodes.stdout.readline().strip() == "given"
+            time.sleep(2)  # the notice of a spot instance is longer than that
+            tell(nodes, "kill")
+            tell(nodes, "add")
+            status, out, err = finish(process)
+    assert (status, err) == (0, ""), out
+    assert {state for state, *_ in outcomes(run_dir).values()} == {TrialState.COMPLETE}
+    assert summary_of(run_dir)["restarts"] == {"after_a_lost_worker": 0, "after_a_preemption": 1}
 
 
 def in_training(run_dir: Path) -> int:
