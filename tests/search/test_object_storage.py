@@ -81,18 +81,27 @@ def test_a_driver_that_died_is_waited_for_and_followed(tmp_path: Path, monkeypat
 @pytest.mark.usefixtures("server", "quick")
 def test_of_two_drivers_that_see_no_other_one_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = RunPaths(on_a_new_machine(tmp_path, monkeypatch))
-    looked, is_others = threading.Barrier(2), mirrored_run._Hold.is_others
+    in_step, one_at_a_time = threading.Barrier(2), threading.Lock()  # they have one copy here, on one machine
+    is_others, write = mirrored_run._Hold.is_others, mirrored_run._Hold._write
 
-    def looks_while_the_other_does(hold: mirrored_run._Hold) -> bool:
-        found = is_others(hold)
-        looked.wait(TIMEOUT_S)
+    def looks_before_the_other_writes(hold: mirrored_run._Hold) -> bool:
+        with one_at_a_time:
+            found = is_others(hold)
+        in_step.wait(TIMEOUT_S)
         return found
 
-    monkeypatch.setattr(mirrored_run._Hold, "is_others", looks_while_the_other_does)
+    def writes_before_the_other_reads(hold: mirrored_run._Hold) -> None:
+        with one_at_a_time:
+            write(hold)
+        in_step.wait(TIMEOUT_S)
+
+    monkeypatch.setattr(mirrored_run._Hold, "is_others", looks_before_the_other_writes)
+    monkeypatch.setattr(mirrored_run._Hold, "_write", writes_before_the_other_reads)
     holds = [mirrored_run._Hold(paths.root / "driver.json") for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         refused = [future.exception() for future in [pool.submit(hold.take) for hold in holds]]
     assert sorted(type(each) for each in refused if each is not None) == [ConfigError]
+    monkeypatch.setattr(mirrored_run._Hold, "_write", write)
     holds[refused.index(None)].renew()  # it has it still
 
 
