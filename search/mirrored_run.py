@@ -105,24 +105,22 @@ def followed(paths: RunPaths, *, on_lost: Callable[[], None] = lambda: None) -> 
     hold = _Hold(paths.root / _HOLD)
     hold.take()
     fetch_run(paths)
-    ended, lost = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_follow, args=(paths, hold, ended, lost, on_lost), daemon=True)
+    ended = threading.Event()
+    thread = threading.Thread(target=_follow, args=(paths, hold, ended, on_lost), daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        if not lost.is_set():
+        if not hold.is_lost:
             for path in (paths.study, paths.log):  # neither is there after a false start
                 publish(path)
             publish_folder(paths.trials / "augmentation")
             hold.release()
 
 
-def _follow(
-    paths: RunPaths, hold: _Hold, ended: threading.Event, lost: threading.Event, on_lost: Callable[[], None]
-) -> None:
+def _follow(paths: RunPaths, hold: _Hold, ended: threading.Event, on_lost: Callable[[], None]) -> None:
     while not ended.wait(_EVERY_S):
         try:
             hold.renew()
@@ -131,7 +129,6 @@ def _follow(
             fetch_curves(paths)
         except SupersededError as error:
             _log.error("%s", error)
-            lost.set()
             on_lost()
             return
         except OSError as error:  # the next time it may be there again; what a trial needs, it waits for itself
@@ -148,6 +145,7 @@ class _Hold:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._own = uuid.uuid4().hex
+        self.is_lost = False  # to another driver, as far as this one has noticed
 
     def take(self) -> None:
         """Waits for a driver that is no more, as one that lives is heard of again before that.
@@ -186,6 +184,7 @@ class _Hold:
         """
         found = self._read()
         if found is not None and found["driver"] != self._own:
+            self.is_lost = True
             raise SupersededError(self._held_by(found))
         self._write()
 

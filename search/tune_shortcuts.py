@@ -47,8 +47,9 @@ def shortened(slots: Callable[[], int]) -> Iterator[None]:
     def give_actors_and_ask(self: TuneController) -> None:
         # Tune gives an actor to any trial that waits, and may hit on one that has been given another just before.
         for _ in range(len(self._pending_trials)):
-            if self._actor_cache.num_cached_objects and self._pending_trials - self._resetting_trials:
-                self._maybe_add_actors()
+            if not (self._actor_cache.num_cached_objects and self._pending_trials - self._resetting_trials):
+                break
+            self._maybe_add_actors()
         ask(self)
 
     def contains_or_known(self: registry._Registry, category: str, key: str) -> bool:
