@@ -29,10 +29,15 @@ _STATUS = "__autoscaling_status"
 _OWN_TYPE = re.compile(r"(node|local)_[0-9a-f]+")
 
 
+def leaving_nodes() -> set[str]:
+    """Numbers of the nodes of which Ray has been told that they go, and which are still there."""
+    return set(ray_state.get_draining_nodes())
+
+
 def read_cluster() -> Cluster:
     """The nodes that take trials now, those that are being drained left out, and what may be started besides."""
-    draining = ray_state.get_draining_nodes()
-    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+    leaving = leaving_nodes()
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     return Cluster(nodes=[node["Resources"] for node in alive], growth=_growth())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ray._private.state import state
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from search.restarts import Interruption, Kind
@@ -23,14 +22,6 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 class NodeTakenBackError(Exception):
     """A trial has lost a node of which Ray had been told that it goes."""
-
-
-def leaving_nodes() -> set[str]:
-    """Numbers of the nodes of which Ray has been told that they go, and which are still there; none if it is silent."""
-    try:
-        return set(state.get_draining_nodes())
-    except Exception:  # whatever is wrong with Ray is noticed by those that need it for more
-        return set()
 
 
 def interruption_of(error: BaseException, *, in_group: bool = False) -> Interruption | None:

@@ -12,6 +12,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster_nodes import worker_resources
-from search.interruptions import NodeTakenBackError, interruption_of, leaving_nodes
+from search.interruptions import NodeTakenBackError, interruption_of
 from search.launch import TrialTask
 from search.resources_config import ResourcesConfig
 from search.restarts import Kind
@@ -158,7 +159,7 @@ class WorkerGroup:
     def _wait_for(self, message: Any) -> Any:
         looks = 0
         while not ray.wait([message], timeout=_LOOK_EVERY_S)[0]:
-            self._leaving |= leaving_nodes()
+            self._note_leaving_nodes()
             if self.is_over:
                 raise self._why_over()
             looks += 1
@@ -166,6 +167,12 @@ class WorkerGroup:
                 self._free_orphans()
         self._has_formed = True
         return ray.get(message)
+
+    def _note_leaving_nodes(self) -> None:
+        from search.cluster_state import leaving_nodes
+
+        with suppress(Exception):  # whatever is wrong with Ray is noticed by those that need it for more
+            self._leaving |= leaving_nodes()
 
     def _why_over(self) -> BaseException:
         """Ray Train's error; or that a node was taken back, where Ray Train saw only what the other workers said of it.
