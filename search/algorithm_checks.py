@@ -16,7 +16,7 @@ _FEWEST_FOR_CMAES = 2
 
 
 # What is defined for several objectives.
-_SAMPLERS_FOR_SEVERAL = ("forest", "tpe", "gp", "nsga2", "nsga3", "qmc", "random", "grid")
+_SAMPLERS_FOR_SEVERAL = ("curve_gp", "forest", "tpe", "gp", "nsga2", "nsga3", "qmc", "random", "grid")
 _SCHEDULERS_FOR_SEVERAL = ("asha", "asha_promotion", "hyperband", "none")
 
 

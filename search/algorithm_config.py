@@ -13,7 +13,7 @@ from trainables.hyperparameters import Frozen
 
 _MAX_SEED = 2**32 - 1  # NumPy's
 
-SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "forest"]
+SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "nsga2", "nsga3", "random", "grid", "forest", "curve_gp"]
 SchedulerName = Literal["asha", "asha_promotion", "hyperband", "median", "pbt", "curves", "none"]
 
 
@@ -21,21 +21,21 @@ class SamplerConfig(Frozen):
     """Who proposes the next trial."""
 
     name: SamplerName = Field(
-        default="forest",
-        description="forest (extremely randomised trees) predicts the final score from the curves of all trials, "
-        "stopped and running ones included; tpe learns from finished trials (arXiv:2304.11127); gp is a Gaussian "
-        "process, good for few trials; cmaes adapts a normal distribution over the numeric parameters; qmc fills the "
-        "space evenly (Sobol); nsga2 and nsga3 are genetic; random draws; grid runs every combination of a finite "
-        "space in order.",
+        default="curve_gp",
+        description="curve_gp (a Gaussian process) and forest (extremely randomised trees) predict the final score "
+        "from the curves of all trials, stopped and running ones included; tpe learns from finished trials "
+        "(arXiv:2304.11127); gp is a Gaussian process of final scores, good for few trials; cmaes adapts a normal "
+        "distribution over the numeric parameters; qmc fills the space evenly (Sobol); nsga2 and nsga3 are genetic; "
+        "random draws; grid runs every combination of a finite space in order.",
     )
     seed: StrictInt = Field(default=0, ge=0, le=_MAX_SEED, description="Seed of the proposals and of the trials.")
     startup_trials: StrictInt = Field(
-        default=10, ge=0, description="Random trials before forest, tpe, gp or cmaes begins to learn."
+        default=10, ge=0, description="Random trials before curve_gp, forest, tpe, gp or cmaes begins to learn."
     )
     cost_aware: StrictBool = Field(
         default=False,
-        description="Whether forest weighs the time that a trial is predicted to take: of promising trials it prefers "
-        "those with the most to gain per second.",
+        description="Whether curve_gp and forest weigh the time that a trial is predicted to take: of promising trials "
+        "they prefer those with the most to gain per second.",
     )
     population_size: StrictInt = Field(default=20, ge=2, description="Trials of one generation of nsga2 and nsga3.")
 
@@ -55,7 +55,13 @@ class SchedulerConfig(Frozen):
     )
     grace_period: StrictInt = Field(default=1, ge=1, description="Epochs before a trial may be stopped.")
     reduction_factor: StrictInt = Field(
-        default=3, ge=2, description="Of this many trials one goes on at each rung of asha and hyperband."
+        default=4, ge=2, description="Of this many trials one goes on at each rung of asha and hyperband."
+    )
+    rivals: StrictInt | None = Field(
+        default=12,
+        ge=2,
+        description="asha compares a trial at a rung with as many that came there last, itself included: as the "
+        "sampler learns, nearly every new trial beats the first, random ones; null compares with all, as in the paper.",
     )
     fidelity: FidelityName = Field(
         default="epochs",

@@ -6,6 +6,8 @@ import math
 from abc import abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 from search.dominance import Losses, ranked
 from search.ledger import TrialRecord
@@ -14,13 +16,18 @@ from search.schedulers import Decision, FullScheduler
 
 
 class Rung:
-    """What trials were compared by when they reached one epoch."""
+    """What trials were compared by when they reached one epoch.
 
-    def __init__(self, epoch: int, *, reduction_factor: int) -> None:
+    Args:
+        rivals: a trial is compared with as many that came last, itself included; None: with all.
+    """
+
+    def __init__(self, epoch: int, *, reduction_factor: int, rivals: int | None = None) -> None:
         self.epoch = epoch
-        self.points: dict[int, Losses] = {}  # only `add` changes them
+        self.points: dict[int, Losses] = {}  # only `add` changes them; in the order of arrival
         self._sorted: list[float] = []  # the first loss of all, so that a decision does not look at each
         self._reduction_factor = reduction_factor
+        self._rivals = rivals
 
     def admits(self, number: int, losses: Losses) -> bool:
         """Records a trial and says whether it is among the best 1 / reduction_factor so far.
@@ -29,9 +36,13 @@ class Rung:
         tie, and letting all of them go on would spend the budget on what cannot be told apart.
         """
         ahead = self.add(number, losses)
+        compared = self.points
+        if self._rivals is not None and len(self.points) > self._rivals:
+            compared = dict(islice(reversed(self.points.items()), self._rivals))
+            ahead = sum(other[0] <= losses[0] for other in compared.values()) - 1
         if len(losses) > 1:
-            ahead = ranked(self.points).index(number)
-        return ahead < math.ceil(len(self.points) / self._reduction_factor)
+            ahead = ranked(compared).index(number)
+        return ahead < math.ceil(len(compared) / self._reduction_factor)
 
     def add(self, number: int, losses: Losses) -> int:
         """Records a trial; how many have a first loss that is as low or lower, its own former one left out."""
@@ -47,8 +58,8 @@ class Rung:
 class Bracket:
     """Rungs that trials climb together."""
 
-    def __init__(self, epochs: Sequence[int], *, reduction_factor: int) -> None:
-        self.rungs = {epoch: Rung(epoch, reduction_factor=reduction_factor) for epoch in epochs}
+    def __init__(self, epochs: Sequence[int], *, reduction_factor: int, rivals: int | None = None) -> None:
+        self.rungs = {epoch: Rung(epoch, reduction_factor=reduction_factor, rivals=rivals) for epoch in epochs}
 
     def decide(self, number: int, *, epoch: int, losses: Losses) -> Decision:
         """Stops a trial at a rung where it is not among the best."""
@@ -93,11 +104,19 @@ class AshaScheduler(RungScheduler):
     The score at a rung is the best validation value up to that epoch, which is also what a trial is finally ranked by.
     With several objectives the best are those that `search.dominance.ranked` puts first.
 
-    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934.
+    Args:
+        rivals: a trial is compared with as many that came to the rung last. Where a sampler learns, nearly every new
+            trial is among the best of all that ever came, and most would train to their end. None: with all.
+
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, which compares with all.
     """
 
+    def __init__(self, *, rivals: int | None = None, **kwargs: Any) -> None:
+        self._rivals = rivals
+        super().__init__(**kwargs)
+
     def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:
-        self.bracket = Bracket(epochs, reduction_factor=reduction_factor)
+        self.bracket = Bracket(epochs, reduction_factor=reduction_factor, rivals=self._rivals)
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del value

@@ -22,7 +22,7 @@ _MOSTLY = 0.8
 # Decades of a logarithmic range beyond which one end is probably a slip.
 _DECADES = 9
 # Samplers that begin with random trials.
-_LEARN = ("forest", "tpe", "gp", "cmaes")
+_LEARN = ("curve_gp", "forest", "tpe", "gp", "cmaes")
 
 
 def lint(config: SearchConfig) -> list[str]:

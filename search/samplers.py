@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.algorithm_config import SamplerConfig, SamplerName
+from search.curve_gp_sampler import CurveGpSampler
+from search.curve_sampler import CurveSampler
 from search.forest_sampler import ForestSampler
 from search.generations import LatestGenerations
 from search.sampler_views import FewTrials, FinishedTrials, NewlyEnded, complete_part, distributions_of
@@ -243,8 +246,8 @@ def _gp(config: SamplerConfig, seed: int, space: Space) -> BaseSampler:
     return LearnsFromStopped(sampler, fill=space, most=400)
 
 
-def _forest(config: SamplerConfig, seed: int, space: Space) -> BaseSampler:
-    return ForestSampler(space, seed=seed, startup_trials=config.startup_trials, cost_aware=config.cost_aware)
+def _curves(kind: type[CurveSampler], config: SamplerConfig, seed: int, space: Space) -> BaseSampler:
+    return kind(space, seed=seed, startup_trials=config.startup_trials, cost_aware=config.cost_aware)
 
 
 def _nsga(kind: type[NSGAIISampler | NSGAIIISampler], config: SamplerConfig, seed: int) -> BaseSampler:
@@ -253,7 +256,8 @@ def _nsga(kind: type[NSGAIISampler | NSGAIIISampler], config: SamplerConfig, see
 
 
 _SAMPLERS: Mapping[SamplerName, Callable[[SamplerConfig, int, Space], BaseSampler]] = {
-    "forest": _forest,
+    "curve_gp": partial(_curves, CurveGpSampler),
+    "forest": partial(_curves, ForestSampler),
     "tpe": lambda config, seed, _: _tpe(config, seed),
     "gp": _gp,
     "qmc": lambda config, _, space: WholeSpaceQmc(space, seed=config.seed),

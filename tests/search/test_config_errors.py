@@ -80,7 +80,8 @@ BROKEN = [
         "name: tpe",
         "name: tpee",
         15,
-        "sampler.name: must be tpe, gp, cmaes, qmc, nsga2, nsga3, random, grid or forest, found 'tpee'; write tpe",
+        "sampler.name: must be tpe, gp, cmaes, qmc, nsga2, nsga3, random, grid, forest or curve_gp, found 'tpee'; "
+        "write tpe",
     ),
     ("name: tpe", "seed: -1", 15, "sampler.seed: must be at least 0, found -1; write 0 or more"),
     (

@@ -35,7 +35,7 @@ WARNED = [
     ),
     (
         {"sampler": "{startup_trials: 10}", "budget": "{trials: 10}"},
-        "sampler.startup_trials: forest never begins to learn, found 10 random trials of 10; lower it to 2, or",
+        "sampler.startup_trials: curve_gp never begins to learn, found 10 random trials of 10; lower it to 2, or",
     ),
     (
         {

@@ -105,7 +105,7 @@ def test_two_runs_side_by_side(runs: Path, tmp_path: Path, capsys: pytest.Captur
     assert compare(["one", "two", "--storage-path", str(runs), "--html", str(page)]) == 0
     out = capsys.readouterr().out
     differing = [line.split() for line in out.splitlines() if line.startswith("sampler.")]
-    assert differing == [["sampler.name", "forest", "random"]]
+    assert differing == [["sampler.name", "curve_gp", "random"]]
     assert "top1 0.8600 (0.8050 to 0.9010)" in out
     assert "The test intervals (top1) of one and two do not overlap: two is better." in out
     assert "different" not in out

@@ -136,9 +136,10 @@ def test_qmc_goes_on_with_its_sequence(tmp_path: Path) -> None:
     assert {quarters.count(quarter) for quarter in range(4)} <= {1, 2, 3}
 
 
-def test_forest_prefers_what_ends_well_to_what_begins_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["curve_gp", "forest"])
+def test_what_ends_well_is_preferred_to_what_begins_well(tmp_path: Path, sampler: str) -> None:
     """Curves cross: with adamw trials lead after an epoch and are stopped later, with sgd they end better."""
-    session = Session(tmp_path, search("forest"))
+    session = Session(tmp_path, search(sampler))
     for index in range(30):
         record = session.proposals.next()
         assert record is not None

@@ -75,6 +75,16 @@ def test_a_third_goes_on_in_either_direction(metric: str, sign: float) -> None:
     assert scheduler.stopped == {2, 4}
 
 
+def test_only_the_rivals_that_came_last_count() -> None:
+    """Trials get better: each of the last ones is among the best third of all, but not of the last three."""
+    scheduler = AshaScheduler(metric="val_top1", grace_period=1, reduction_factor=3, max_epochs=9, rivals=3)
+    poor = [judge(scheduler, number, 1, 0.1) for number in range(6)]
+    assert poor == [GO_ON] + [STOP] * 5
+    assert [judge(scheduler, 6 + place, 1, score) for place, score in enumerate([0.8, 0.7, 0.6])] == [GO_ON, STOP, STOP]
+    assert judge(scheduler, 9, 1, 0.65) is STOP  # 0.7 is among the last three
+    assert judge(scheduler, 10, 1, 0.66) is GO_ON  # now it is not, nor is 0.8
+
+
 def test_between_rungs_nothing_is_stopped() -> None:
     scheduler = asha()
     judge(scheduler, 0, 1, 0.9)

@@ -116,7 +116,7 @@ def test_a_simulation_says_that_curves_know_no_costs(tmp_path: Path, capsys: pyt
     )
 
 
-@pytest.mark.parametrize("sampler", ["forest", "tpe", "gp", "nsga2", "nsga3", "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["curve_gp", "forest", "tpe", "gp", "nsga2", "nsga3", "qmc", "random"])
 def test_samplers_propose_for_several_objectives_over_sessions(tmp_path: Path, sampler: str) -> None:
     config = search(tmp_path, sampler={"name": sampler, "startup_trials": 4, "population_size": 4})
     records = [*Session(tmp_path / "run", config).run(7), *Session(tmp_path / "run", config).run(5)]
@@ -129,9 +129,10 @@ def test_samplers_propose_for_several_objectives_over_sessions(tmp_path: Path, s
     assert Session(tmp_path / "run", config).store.records()[3].objectives == records[3].objectives
 
 
-def test_forest_finds_the_whole_front(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["curve_gp", "forest"])
+def test_models_of_curves_find_the_whole_front(tmp_path: Path, sampler: str) -> None:
     """Wider is better up to 32 channels, and dearer: beyond them nothing is to be gained."""
-    config = search(tmp_path, sampler={"name": "forest", "startup_trials": 10})
+    config = search(tmp_path, sampler={"name": sampler, "startup_trials": 10})
     late = Session(tmp_path / "run", config).run(50)[20:]
     widths = [record.params["cnn_width"] for record in late]
     assert sum(width > 40 for width in widths) < len(widths) / 4  # 40 % of the range

@@ -116,7 +116,7 @@ def train_along_the_curve(config: dict[str, Any]) -> None:
 def test_it_decides_what_tune_decides(tmp_path: Path, scheduler: str) -> None:
     import ray.tune
 
-    asked = search(scheduler, startup_trials=10)  # random ones, some of which diverge: the forest learns to avoid that
+    asked = search(scheduler, startup_trials=10)  # random ones, some of which diverge: the sampler learns to avoid that
     real = assemble(asked, devices=1)
     ray.tune.Tuner(
         train_along_the_curve,

@@ -147,7 +147,7 @@ def test_a_starting_point_that_is_known_is_refused_by_name(tmp_path: Path) -> No
 def test_what_is_known_to_be_good_is_not_ended_for_a_slow_start(tmp_path: Path, scheduler: str) -> None:
     config = search(
         SPACE,
-        scheduler={"name": scheduler, "max_epochs": 9, "min_trials": 2},
+        scheduler={"name": scheduler, "max_epochs": 9, "min_trials": 2, "reduction_factor": 3},
         start_from=[{"lr": 5e-3, "dropout": 0.3}, {"lr": 6e-3, "dropout": 0.3}, {"lr": 7e-3, "dropout": 0.3}],
     )
     paths = begun(tmp_path / "new", [known(1e-3, 0.1, trial=4, again=True)])
@@ -206,7 +206,7 @@ def proposals(sampler: dict[str, Any], trials: list[KnownTrial], *, count: int =
     return found
 
 
-@pytest.mark.parametrize("name", ["forest", "tpe", "gp", "cmaes", "nsga2", "nsga3"])
+@pytest.mark.parametrize("name", ["curve_gp", "forest", "tpe", "gp", "cmaes", "nsga2", "nsga3"])
 def test_samplers_learn_from_earlier_runs_at_once(name: str) -> None:
     """Where 24 earlier trials say that a high lr is good, the first proposals are high; without them they are not."""
     rng = np.random.default_rng(0)
