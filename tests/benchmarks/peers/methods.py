@@ -81,11 +81,17 @@ def _ray(conditions: Conditions) -> Driver:
     return ray_optuna(task.space, max_epochs=task.max_epochs, devices=conditions.devices, seed=conditions.seed)
 
 
-def _syne_tune(conditions: Conditions, *, scheduler: str) -> Driver:
+def _syne_tune(conditions: Conditions, *, scheduler: str, reduction_factor: int = 3) -> Driver:
     from tests.benchmarks.peers.syne_tune_loop import SyneTuneLoop  # an extra of its own
 
     task = conditions.benchmark
-    return SyneTuneLoop(task.space, scheduler=scheduler, max_epochs=task.max_epochs, seed=conditions.seed)
+    return SyneTuneLoop(
+        task.space,
+        scheduler=scheduler,
+        max_epochs=task.max_epochs,
+        seed=conditions.seed,
+        reduction_factor=reduction_factor,
+    )
 
 
 def _random(conditions: Conditions) -> Driver:
@@ -101,22 +107,28 @@ def _hyperband(max_epochs: int) -> BasePruner:
     return HyperbandPruner(min_resource=1, max_resource=max_epochs, reduction_factor=3)
 
 
+# As in the paper, and as Syne Tune has it.
+_ASHA_OF_3 = {"reduction_factor": 3, "rivals": None}
+
 METHODS: Mapping[str, Method] = {
     RANDOM: partial(_replayed, _random),
     OURS: partial(ours, sampler={}, scheduler={}),
     "vistune, cost_aware": partial(ours, sampler={"cost_aware": True}, scheduler={}),
-    "vistune, tpe": partial(ours, sampler={"name": "tpe"}, scheduler={}),
+    "vistune, ASHA of 3": partial(ours, sampler={}, scheduler=_ASHA_OF_3),
+    "vistune, forest": partial(ours, sampler={"name": "forest"}, scheduler=_ASHA_OF_3),
+    "vistune, tpe": partial(ours, sampler={"name": "tpe"}, scheduler=_ASHA_OF_3),
     "vistune, asha_promotion": partial(ours, sampler={}, scheduler={"name": "asha_promotion"}),
     "vistune, hyperband": partial(ours, sampler={}, scheduler={"name": "hyperband"}),
     "vistune, curves": partial(ours, sampler={}, scheduler={"name": "curves"}),
     "vistune, median": partial(ours, sampler={}, scheduler={"name": "median"}),
-    "vistune, random + asha": partial(ours, sampler={"name": "random"}, scheduler={}),
+    "vistune, random + asha": partial(ours, sampler={"name": "random"}, scheduler=_ASHA_OF_3),
     "Ray OptunaSearch + ASHA": partial(_replayed, _ray),
     "Optuna TPE + successive halving": partial(_replayed, partial(_optuna, pruner=_halving)),
     "Optuna TPE + Hyperband": partial(_replayed, partial(_optuna, pruner=_hyperband)),
     "Syne Tune ASHA": partial(_replayed, partial(_syne_tune, scheduler="asha")),
     "Syne Tune ASHA + BORE": partial(_replayed, partial(_syne_tune, scheduler="bore")),
     "Syne Tune ASHA + CQR": partial(_replayed, partial(_syne_tune, scheduler="cqr")),
+    "Syne Tune ASHA of 4 + CQR": partial(_replayed, partial(_syne_tune, scheduler="cqr", reduction_factor=4)),
     "Syne Tune BOHB": partial(_replayed, partial(_syne_tune, scheduler="bohb")),
 }
 

@@ -77,7 +77,7 @@ class SyneTuneLoop:
 
     over = False
 
-    def __init__(self, space: Space, *, scheduler: str, max_epochs: int, seed: int) -> None:
+    def __init__(self, space: Space, *, scheduler: str, max_epochs: int, seed: int, reduction_factor: int = 3) -> None:
         np.random.seed(seed)  # its searchers draw from the global generator too
         self._space = space
         self._scheduler = SCHEDULERS[scheduler](
@@ -87,7 +87,7 @@ class SyneTuneLoop:
             time_attr="epoch",
             max_t=max_epochs,
             grace_period=1,
-            reduction_factor=3,
+            reduction_factor=reduction_factor,
             random_seed=seed,
         )
         self._trials: dict[Hashable, Trial] = {}
