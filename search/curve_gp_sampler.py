@@ -32,6 +32,10 @@ class CurveGpSampler(CurveSampler):
     a length scale for each parameter, arXiv:1206.2944; the power transform as in HEBO, arXiv:2012.03826.
     """
 
+    # What a proposal costs grows with the cube of their number, and with that of the rows.
+    num_anywhere = 200
+    news = 0.02
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         from threadpoolctl import ThreadpoolController
 
@@ -40,13 +44,13 @@ class CurveGpSampler(CurveSampler):
         self._rows_at_fit = 0
         self._libraries = ThreadpoolController()
 
-    def _plausible(self, features: Features, scores: Values, asked: Features) -> Values:
+    def _plausible(self, features: Features, scores: Values, asked: Features, *, draws: int) -> Values:
         # Trials train on the other cores.
         with self._libraries.limit(limits=1, user_api="blas"):
             rows, asked_rows = (_with_epoch_in_1(each, seen=features) for each in (features, asked))
-            return self._drawn(rows, _like_normal(scores), asked_rows)
+            return self._drawn(rows, _like_normal(scores), asked_rows, draws=draws)
 
-    def _drawn(self, rows: Values, values: Values, asked: Values) -> Values:
+    def _drawn(self, rows: Values, values: Values, asked: Values, *, draws: int) -> Values:
         num_rows = len(rows)
         if num_rows > _MOST_ROWS:
             kept = self._kept(values)
@@ -57,7 +61,7 @@ class CurveGpSampler(CurveSampler):
             self._process.fit(rows, values)
             self._rows_at_fit = num_rows
         self._process.learn(rows, values)
-        return self._process.draw(asked, self._seeds)
+        return self._process.draw(asked, self._seeds, draws=draws)
 
     def _kept(self, values: Values) -> Any:
         """Places of some rows: the best ones, and some of the others."""

@@ -25,16 +25,15 @@ _NUM_TREES = 10
 # after a thousand trials.
 _MOST_ROWS = 2_000
 
-# Candidates from the whole space, and near each of the best trials so far.
-_NUM_ANYWHERE, _NUM_NEAR, _NUM_BEST = 400, 40, 5
+# Candidates near each of the best trials so far.
+_NUM_NEAR, _NUM_BEST = 40, 5
 
 # Of several objectives, the share of their sum beside the worst of them, so that no tie is left between what is equal
 # in the worst (the augmented Tchebycheff function of ParEGO).
 _SUM = 0.05
 
-# In a long search the candidates of one forest are proposed, best first, until there is more to learn than this part of
-# what it has learned from, and no more of them than this: below 500 rows each proposal has a forest of its own.
-_NEWS, _MOST_OF_ONE = 0.002, 50
+# Proposals that one model makes at most, before it learns anew.
+_MOST_OF_ONE = 50
 
 # Part of the candidates that are good enough for their cost to decide between them.
 _PROMISING = 0.1
@@ -60,6 +59,13 @@ class CurveSampler(BaseSampler):
     in SMAC, doi:10.1007/978-3-642-25566-3_40; several objectives as in ParEGO, doi:10.1109/TEVC.2005.851274; gain per
     second, arXiv:1206.2944.
     """
+
+    # Candidates from the whole space.
+    num_anywhere = 400
+
+    # A model makes proposals until there is more to learn than this part of what it has learned from: below as many
+    # rows as its inverse, one.
+    news = 0.002
 
     def __init__(self, space: Space, *, seed: int, startup_trials: int, cost_aware: bool = False) -> None:
         self._space = space
@@ -88,7 +94,7 @@ class CurveSampler(BaseSampler):
         self._begun = self._begun or self._seen.num_told >= max(1, self._startup_trials)
         if not self._begun:
             return self._candidate(UniformDraw(self._rng), search_space)
-        if not self._ahead or self._num_new >= int(_NEWS * self._num_rows):
+        if not self._ahead or self._num_new >= int(self.news * self._num_rows):
             self._ahead = self._most_promising(self._seen.curves(), search_space)
             self._num_new = 0
         return self._ahead.pop()
@@ -105,16 +111,19 @@ class CurveSampler(BaseSampler):
         seen_scores = -self._in_one(seen.losses)
         candidates = self._candidates(_best(seen.params, seen_scores), search_space)
         rows = encoded(candidates, self._whole)
-        scores = self._final_scores(seen.features, seen_scores, rows)
+        draws = self._final_scores(seen.features, seen_scores, rows)
         if self._cost_aware:
-            scores = self._gain_per_second(scores, rows)
-        order = np.argsort(-scores, kind="stable")[:_MOST_OF_ONE]
-        return [candidates[place] for place in reversed(order)]
+            draws = self._gain_per_second(draws, rows)
+        chosen: list[int] = []
+        for scores in draws:
+            scores[chosen] = -np.inf
+            chosen.append(int(np.argmax(scores)))
+        return [candidates[place] for place in reversed(chosen)]
 
     def _candidates(
         self, best: Sequence[Mapping[str, Any]], search_space: Mapping[str, BaseDistribution]
     ) -> list[dict[str, Any]]:
-        draws: list[UniformDraw | NearDraw] = [UniformDraw(self._rng)] * _NUM_ANYWHERE
+        draws: list[UniformDraw | NearDraw] = [UniformDraw(self._rng)] * self.num_anywhere
         for params in best:
             draws += [NearDraw(params, rng=self._rng)] * _NUM_NEAR
         return [self._candidate(draw, search_space) for draw in draws]
@@ -124,8 +133,8 @@ class CurveSampler(BaseSampler):
         return {name: drawn[name] for name in search_space if name in drawn}
 
     @abstractmethod
-    def _plausible(self, features: Features, scores: Values, asked: Features) -> Values:
-        """A score that each asked row may well have (N,), drawn from what the model thinks possible; higher is better.
+    def _plausible(self, features: Features, scores: Values, asked: Features, *, draws: int) -> Values:
+        """Scores that the asked rows may well have (D, N), drawn from what the model thinks possible; higher is better.
 
         Args:
             features: of what was seen, (S, F + 1); the last is the logarithm of the epoch.
@@ -134,7 +143,7 @@ class CurveSampler(BaseSampler):
         """
 
     def _final_scores(self, features: Features, scores: Values, rows: Features) -> Values:
-        """A plausible final score of each candidate (N,).
+        """Plausible final scores of the candidates, (D, N).
 
         Args:
             features: of what was seen, (S, F + 1).
@@ -144,7 +153,8 @@ class CurveSampler(BaseSampler):
         # Trees do not extrapolate, and a Gaussian process knows nothing there: the last epoch that was seen stands for
         # all later ones.
         at_the_end = np.full((len(rows), 1), features[:, -1].max(), dtype=np.float32)
-        return self._plausible(features, scores, np.hstack([rows, at_the_end]))
+        draws = min(len(rows), _MOST_OF_ONE)
+        return self._plausible(features, scores, np.hstack([rows, at_the_end]), draws=draws)
 
     def _in_one(self, losses: Values) -> Values:
         """Losses (N, O) as one (N,), by weights drawn for this proposal."""
@@ -162,9 +172,9 @@ class CurveSampler(BaseSampler):
         if len(known) < max(1, self._startup_trials):
             return scores
         predicted = self._trees(known, seconds, rows).mean(axis=0)
-        gain = np.maximum(0.0, scores - np.quantile(scores, 1 - _PROMISING))
+        gain = np.maximum(0.0, scores - np.quantile(scores, 1 - _PROMISING, axis=1, keepdims=True))
         per_second: Values = gain / np.exp(predicted)
-        return per_second if per_second.any() else scores
+        return np.where(per_second.any(axis=1, keepdims=True), per_second, scores)
 
     def _trees(self, rows: Features, targets: Values, asked: Features) -> Values:
         """What each tree says, (T, N)."""

@@ -17,7 +17,7 @@ class ForestSampler(CurveSampler):
     arXiv:2109.09831.
     """
 
-    def _plausible(self, features: Features, scores: Values, asked: Features) -> Values:
+    def _plausible(self, features: Features, scores: Values, asked: Features, *, draws: int) -> Values:
         said = self._trees(features, scores, asked)
-        rated: Values = said[self._seeds.integers(len(said), size=len(asked)), np.arange(len(asked))]
+        rated: Values = said[self._seeds.integers(len(said), size=(draws, len(asked))), np.arange(len(asked))]
         return rated

@@ -69,10 +69,10 @@ class GaussianProcess:
         known = solve_triangular(self._factor, between.T, lower=True, check_finite=False)
         return between @ self._weights, signal * _matern(_distances(asked, asked)) - known.T @ known
 
-    def draw(self, asked: Values, rng: np.random.Generator) -> Values:
-        """A function that is possible given what was seen, at rows (N, F): (N,)."""
+    def draw(self, asked: Values, rng: np.random.Generator, *, draws: int) -> Values:
+        """Functions that are possible given what was seen, at rows (N, F): (D, N)."""
         means, covariances = self.predict(asked)
-        drawn: Values = means + _root(covariances) @ rng.standard_normal(len(means))
+        drawn: Values = means + rng.standard_normal((draws, len(means))) @ _root(covariances).T
         return drawn
 
 

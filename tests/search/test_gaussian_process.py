@@ -52,7 +52,7 @@ def test_draws_scatter_as_predicted() -> None:
     process.learn(rows, values)
     asked = np.repeat(np.random.default_rng(1).random((3, 3)), 2, axis=0)  # pairs that are alike
     rng = np.random.default_rng(2)
-    draws = np.array([process.draw(asked, rng) for _ in range(4_000)])
+    draws = process.draw(asked, rng, draws=4_000)
     means, covariances = process.predict(asked)
     np.testing.assert_allclose(draws.mean(axis=0), means, atol=0.05)
     np.testing.assert_allclose(np.cov(draws.T), covariances, atol=0.05)
@@ -71,8 +71,8 @@ def test_the_gradient_is_that_of_differences() -> None:
 def test_whatever_the_scores_candidates_are_rated(scores: list[float]) -> None:
     sampler = sampler_of(search("curve_gp").search_space)
     rows = np.random.default_rng(0).random((40, 4)).astype(np.float32)
-    rated = sampler._plausible(rows, np.array(scores), rows[:7])
-    assert rated.shape == (7,) and np.isfinite(rated).all()
+    rated = sampler._plausible(rows, np.array(scores), rows[:7], draws=3)
+    assert rated.shape == (3, 7) and np.isfinite(rated).all()
 
 
 def test_of_many_rows_it_keeps_the_best_and_some_others() -> None:
