@@ -305,7 +305,7 @@ def table_of(marks: Sequence[Mark]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure how far one driver reaches.")
     parser.add_argument("part", nargs="?", choices=("trials", "cluster", "all"), default="all")
-    parser.add_argument("--sampler", action="append", help="forest and random by default")
+    parser.add_argument("--sampler", action="append", help="curve_gp and random by default")
     parser.add_argument("--trials", type=int, default=MARKS[-1])
     parser.add_argument("--devices", type=int, default=16, help="trials at a time in the first part")
     parser.add_argument("--at-a-time", type=int, default=2000, help="trials at a time in the second part")
@@ -315,11 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", type=Path, help="file for the profile of the first part")
     given = parser.parse_args(arguments)
     if given.part in ("trials", "all"):
-        for sampler in given.sampler or ["random", "forest"]:
+        for sampler in given.sampler or ["random", "curve_gp"]:
             marks = many_trials(sampler, trials=given.trials, devices=given.devices, profile=given.profile)
             print(f"\n### {given.trials:,} trials, sampler {sampler}, {given.devices} at a time\n\n{table_of(marks)}\n")
     if given.part in ("cluster", "all"):
-        for sampler in given.sampler or ["random", "forest"]:
+        for sampler in given.sampler or ["random", "curve_gp"]:
             kept = large_cluster(
                 sampler,
                 at_a_time=given.at_a_time,
