@@ -114,6 +114,7 @@ METHODS: Mapping[str, Method] = {
     RANDOM: partial(_replayed, _random),
     OURS: partial(ours, sampler={}, scheduler={}),
     "vistune, cost_aware": partial(ours, sampler={"cost_aware": True}, scheduler={}),
+    "vistune, forest, cost_aware": partial(ours, sampler={"name": "forest", "cost_aware": True}, scheduler=_ASHA_OF_3),
     "vistune, ASHA of 3": partial(ours, sampler={}, scheduler=_ASHA_OF_3),
     "vistune, forest": partial(ours, sampler={"name": "forest"}, scheduler=_ASHA_OF_3),
     "vistune, tpe": partial(ours, sampler={"name": "tpe"}, scheduler=_ASHA_OF_3),
