@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.curve_rows import Curves, Features, SeenTrials, Values, encoded
 from search.draws import NearDraw, UniformDraw
-from search.sampler_views import distributions_of
+from search.sampler_views import ProposesWholeSpace, distributions_of
 from search.space import Space
 from search.trees import tree_predictions
 
@@ -39,7 +39,7 @@ _MOST_OF_ONE = 50
 _PROMISING = 0.1
 
 
-class CurveSampler(BaseSampler):
+class CurveSampler(ProposesWholeSpace):
     """Predicts scores from parameters and the epoch, and proposes what may well be best in the end.
 
     The learning curves of good and of merely quick trials cross, and a scheduler ends most trials at epochs where the
@@ -79,10 +79,6 @@ class CurveSampler(BaseSampler):
         self._begun = False
         self._ahead: list[dict[str, Any]] = []  # the best last
         self._num_rows = self._num_new = 0
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        del study, trial
-        return self._whole
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,7 @@ class GaussianProcess:
     """
 
     def __init__(self, num_features: int) -> None:
-        self._logs: Values = np.repeat(_EXPECTED, (num_features, 1, 1))
+        self._logs = _of_each(_EXPECTED, num_features)
         self._rows = np.zeros((0, num_features))
         self._factor: Values = np.zeros((0, 0))
         self._weights: Values = np.zeros(0)
@@ -105,7 +104,11 @@ def _matern(distances: Values) -> Values:
 def _covariance(rows: Values, logs: Values) -> Values:
     scales, signal, noise = _hyperparameters(logs)
     covariance: Values = signal * _matern(_distances(rows / scales, rows / scales))
-    return covariance + (noise + _JITTER) * np.eye(len(rows))
+    return _with_noise(covariance, noise)
+
+
+def _with_noise(covariance: Values, noise: float) -> Values:
+    return covariance + (noise + _JITTER) * np.eye(len(covariance))
 
 
 def _triangle(covariance: Values) -> Values:
@@ -131,7 +134,7 @@ def _misfit(logs: Values, rows: Values, values: Values) -> tuple[float, Values]:
     decay = np.exp(-_ROOT_5 * distances)
     shared = signal * (1 + _ROOT_5 * distances + 5 / 3 * distances**2) * decay
     try:
-        factor = _triangle(shared + (noise + _JITTER) * np.eye(len(rows)))
+        factor = _triangle(_with_noise(shared, noise))
     except np.linalg.LinAlgError:
         return 1e10, np.zeros_like(logs)
     weights, inverse = _solve(factor, values), _solve(factor, np.eye(len(rows)))
@@ -142,11 +145,11 @@ def _misfit(logs: Values, rows: Values, values: Values) -> tuple[float, Values]:
     by_scale = -((scaled * scaled).T @ slopes.sum(axis=1) - ((slopes @ scaled) * scaled).sum(axis=0))
     by_noise = -0.5 * noise * np.trace(pull)
     gradient = np.concatenate([by_scale, [-0.5 * (pull * shared).sum(), by_noise]])
-    away, sure = _from_expected(logs)
+    away, sure = logs - _of_each(_EXPECTED, len(scales)), _of_each(_SURE, len(scales))
     misfit = 0.5 * values @ weights + np.log(np.diag(factor)).sum() + 0.5 * (away / sure) @ (away / sure)
     return float(misfit), gradient + away / sure**2
 
 
-def _from_expected(logs: Values) -> tuple[Any, Any]:
-    counts = (len(logs) - 2, 1, 1)
-    return logs - np.repeat(_EXPECTED, counts), np.repeat(_SURE, counts)
+def _of_each(scale_signal_noise: tuple[float, float, float], num_features: int) -> Values:
+    """One number for the length scale of every feature, and those for signal and noise, (F + 2,)."""
+    return np.repeat(scale_signal_noise, (num_features, 1, 1))

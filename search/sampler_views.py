@@ -9,6 +9,7 @@ from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -183,6 +184,20 @@ def complete_part(trial: FrozenTrial, names: Collection[str]) -> FrozenTrial:
     shown.params = {name: trial.params[name] for name in names}
     shown.distributions = {name: trial.distributions[name] for name in names}
     return shown
+
+
+class ProposesWholeSpace(BaseSampler):
+    """A sampler that proposes values of every parameter of a space, whichever of them a trial turns out to have.
+
+    Attributes:
+        _whole: the distributions of all; set by the subclass.
+    """
+
+    _whole: dict[str, BaseDistribution]
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        del study, trial
+        return self._whole
 
 
 def distributions_of(space: Space) -> dict[str, BaseDistribution]:

@@ -30,7 +30,14 @@ from search.curve_gp_sampler import CurveGpSampler
 from search.curve_sampler import CurveSampler
 from search.forest_sampler import ForestSampler
 from search.generations import LatestGenerations
-from search.sampler_views import FewTrials, FinishedTrials, NewlyEnded, complete_part, distributions_of
+from search.sampler_views import (
+    FewTrials,
+    FinishedTrials,
+    NewlyEnded,
+    ProposesWholeSpace,
+    complete_part,
+    distributions_of,
+)
 from search.space import Space
 
 # The best tenth of as many trials of earlier runs is a trial.
@@ -116,7 +123,7 @@ class LearnsFromStopped(SeesView):
         super().__init__(sampler, lambda study: FinishedTrials(study, fill=fill, most=most))
 
 
-class WholeSpaceQmc(QMCSampler):
+class WholeSpaceQmc(ProposesWholeSpace, QMCSampler):
     """Sobol's sequence over all parameters of a space, from the first trial on.
 
     Optuna's takes the parameters of the first finished trial for the space, which with conditional parameters is a
@@ -126,10 +133,6 @@ class WholeSpaceQmc(QMCSampler):
     def __init__(self, space: Space, *, seed: int) -> None:
         super().__init__(scramble=True, seed=seed, warn_independent_sampling=False)
         self._whole = distributions_of(space)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        del study, trial
-        return self._whole
 
 
 class WarmCmaEs(CmaEsSampler):
@@ -154,7 +157,7 @@ class WarmCmaEs(CmaEsSampler):
         return super().sample_relative(study, trial, search_space)
 
 
-class GridSampler(BaseSampler):
+class GridSampler(ProposesWholeSpace):
     """Every combination of a finite space, in the order of `Space.combinations`; those the study has are passed over.
 
     Optuna's own grid knows no conditions and no forbidden combinations, and runs in random order.
@@ -166,10 +169,6 @@ class GridSampler(BaseSampler):
         self._left = space.combinations()
         self._ended = NewlyEnded()
         self._tried: set[frozenset[tuple[str, Any]]] = set()
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        del study, trial
-        return self._whole
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
