@@ -63,6 +63,11 @@ class SchedulerConfig(Frozen):
         description="asha compares a trial at a rung with as many that came there last, itself included: as the "
         "sampler learns, nearly every new trial beats the first, random ones; null compares with all, as in the paper.",
     )
+    revisit: StrictBool = Field(
+        default=True,
+        description="Whether asha also ends a trial between two rungs, once others that came to the lower one since "
+        "have overtaken it: the first to arrive always go on, however poor. The paper decides once.",
+    )
     fidelity: FidelityName = Field(
         default="epochs",
         description="What of the images the epochs before the last rung train on: all (epochs), a fraction of the data "

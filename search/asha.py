@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from search.dominance import Losses, ranked
@@ -30,41 +30,72 @@ class Rung:
         self._rivals = rivals
 
     def admits(self, number: int, losses: Losses) -> bool:
-        """Records a trial and says whether it is among the best 1 / reduction_factor so far.
+        """Records a trial and says whether it is among the best 1 / reduction_factor so far. The first to arrive is."""
+        self.add(number, losses)
+        return self.keeps(number)
 
-        The first to arrive is. Of equal scores the earlier keeps its place: on small validation splits many trials
-        tie, and letting all of them go on would spend the budget on what cannot be told apart.
+    def keeps(self, number: int) -> bool:
+        """Whether a recorded trial is still among the best 1 / reduction_factor, now that others have come.
+
+        Of equal scores the earlier keeps its place: on small validation splits many trials tie, and letting all of them
+        go on would spend the budget on what cannot be told apart.
         """
-        ahead = self.add(number, losses)
-        compared = self.points
-        if self._rivals is not None and len(self.points) > self._rivals:
-            compared = dict(islice(reversed(self.points.items()), self._rivals))
-            ahead = sum(other[0] <= losses[0] for other in compared.values()) - 1
-        if len(losses) > 1:
-            ahead = ranked(compared).index(number)
-        return ahead < math.ceil(len(compared) / self._reduction_factor)
+        compared = self._compared(number)
+        return self._num_ahead(number, compared) < math.ceil(len(compared) / self._reduction_factor)
 
-    def add(self, number: int, losses: Losses) -> int:
-        """Records a trial; how many have a first loss that is as low or lower, its own former one left out."""
+    def add(self, number: int, losses: Losses) -> None:
+        """Records a trial, in place of its own former record."""
         before = self.points.pop(number, None)
         if before is not None:
             del self._sorted[bisect_left(self._sorted, before[0])]
-        place = bisect_right(self._sorted, losses[0])
-        self._sorted.insert(place, losses[0])
+        insort(self._sorted, losses[0])
         self.points[number] = losses
-        return place
+
+    def _compared(self, number: int) -> Mapping[int, Losses]:
+        """Those that came last and the trial itself, in the order of arrival."""
+        if self._rivals is None or len(self.points) <= self._rivals:
+            return self.points
+        last = list(islice(reversed(self.points), self._rivals))
+        if number not in last:
+            last.append(number)
+        return {each: self.points[each] for each in reversed(last)}
+
+    def _num_ahead(self, number: int, compared: Mapping[int, Losses]) -> int:
+        own = compared[number]
+        if compared is not self.points or len(own) > 1:
+            return ranked(compared).index(number)
+        lower, not_higher = bisect_left(self._sorted, own[0]), bisect_right(self._sorted, own[0])
+        if not_higher == lower + 1:
+            return lower
+        earlier = takewhile(lambda each: each != number, self.points)
+        return lower + sum(self.points[each] == own for each in earlier)
 
 
 class Bracket:
-    """Rungs that trials climb together."""
+    """Rungs that trials climb together.
 
-    def __init__(self, epochs: Sequence[int], *, reduction_factor: int, rivals: int | None = None) -> None:
+    Args:
+        revisits: whether a trial between two rungs ends once it would no longer go on from the one below.
+    """
+
+    def __init__(
+        self, epochs: Sequence[int], *, reduction_factor: int, rivals: int | None = None, revisits: bool = False
+    ) -> None:
         self.rungs = {epoch: Rung(epoch, reduction_factor=reduction_factor, rivals=rivals) for epoch in epochs}
+        self._revisits = revisits
 
     def decide(self, number: int, *, epoch: int, losses: Losses) -> Decision:
         """Stops a trial at a rung where it is not among the best."""
         rung = self.rungs.get(epoch)
-        return Decision.GO_ON if rung is None or rung.admits(number, losses) else Decision.STOP
+        goes_on = self._still_goes_on(number, epoch=epoch) if rung is None else rung.admits(number, losses)
+        return Decision.GO_ON if goes_on else Decision.STOP
+
+    def _still_goes_on(self, number: int, *, epoch: int) -> bool:
+        below = max((each for each in self.rungs if each < epoch), default=None)
+        if not self._revisits or below is None:
+            return True
+        rung = self.rungs[below]
+        return number not in rung.points or rung.keeps(number)
 
     def replay(self, number: int, losses: Mapping[int, Losses]) -> None:
         """Fills the rungs that a trial reached in an earlier session.
@@ -107,16 +138,19 @@ class AshaScheduler(RungScheduler):
     Args:
         rivals: a trial is compared with as many that came to the rung last. Where a sampler learns, nearly every new
             trial is among the best of all that ever came, and most would train to their end. None: with all.
+        revisits: whether a trial between two rungs ends once those that came since make it one that would not have gone
+            on. The first to reach a rung always go on, however poor, and have most of their training before them.
 
-    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, which compares with all.
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, which compares with all
+    and decides once.
     """
 
-    def __init__(self, *, rivals: int | None = None, **kwargs: Any) -> None:
-        self._rivals = rivals
+    def __init__(self, *, rivals: int | None = None, revisits: bool = False, **kwargs: Any) -> None:
+        self._options: dict[str, Any] = {"rivals": rivals, "revisits": revisits}
         super().__init__(**kwargs)
 
     def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:
-        self.bracket = Bracket(epochs, reduction_factor=reduction_factor, rivals=self._rivals)
+        self.bracket = Bracket(epochs, reduction_factor=reduction_factor, **self._options)
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del value

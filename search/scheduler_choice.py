@@ -74,7 +74,7 @@ def _population(search: _Search) -> FullScheduler:
 
 _BUILD: Mapping[SchedulerName, Callable[[_Search], FullScheduler]] = {
     "none": lambda search: FullScheduler(metric=search.metric, objectives=search.objectives),
-    "asha": lambda search: AshaScheduler(**search.halving, rivals=search.config.rivals),
+    "asha": lambda search: AshaScheduler(**search.halving, rivals=search.config.rivals, revisits=search.config.revisit),
     "asha_promotion": lambda search: PromotionScheduler(**search.halving),
     "hyperband": lambda search: HyperbandScheduler(**search.halving),
     "median": lambda search: MedianScheduler(

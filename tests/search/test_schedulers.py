@@ -91,6 +91,64 @@ def test_between_rungs_nothing_is_stopped() -> None:
     assert judge(scheduler, 1, 2, 0.0) is GO_ON
 
 
+def revisiting(*history: TrialRecord, **options: Any) -> AshaScheduler:
+    scheduler = AshaScheduler(
+        metric="val_top1", grace_period=1, reduction_factor=3, max_epochs=9, revisits=True, **options
+    )
+    scheduler.take_up(history)
+    return scheduler
+
+
+@pytest.mark.parametrize("rivals", [None, 3])
+def test_a_trial_ends_between_rungs_once_others_have_overtaken_it(rivals: int | None) -> None:
+    scheduler = revisiting(rivals=rivals)
+    assert judge(scheduler, 0, 1, 0.2) is GO_ON  # the first always does
+    assert judge(scheduler, 1, 1, 0.1) is STOP
+    assert judge(scheduler, 0, 2, 0.3) is GO_ON
+    assert judge(scheduler, 2, 1, 0.25) is GO_ON
+    # Trial 2 reached 0.25 at the first epoch, trial 0 only 0.2, whatever it has come to by now.
+    assert judge(scheduler, 0, 2, 0.3) is STOP
+    assert scheduler.stopped == {0, 1}
+    assert judge(scheduler, 2, 2, 0.3) is GO_ON
+
+
+def test_what_was_overtaken_below_is_judged_by_the_rung_it_has_reached() -> None:
+    scheduler = revisiting()
+    for epoch in (1, 2, 3):
+        assert judge(scheduler, 0, epoch, 0.2) is GO_ON
+    assert judge(scheduler, 1, 1, 0.5) is GO_ON
+    assert judge(scheduler, 0, 4, 0.2) is GO_ON  # nobody else has been at epoch 3
+    assert judge(scheduler, 1, 3, 0.5) is GO_ON
+    assert judge(scheduler, 0, 5, 0.2) is STOP
+
+
+@pytest.mark.parametrize("rivals", [None, 4])
+def test_who_ties_later_does_not_end_the_earlier(rivals: int | None) -> None:
+    scheduler = revisiting(rivals=rivals)
+    judge(scheduler, 0, 1, 0.5)
+    assert [judge(scheduler, number, 1, 0.5) for number in range(1, 4)] == [STOP] * 3
+    assert judge(scheduler, 0, 2, 0.5) is GO_ON
+
+
+def test_revisits_go_on_after_a_restart() -> None:
+    scheduler = revisiting(record(0, [0.5, 0.6], Status.RUNNING), record(1, [0.8], Status.RUNNING))
+    # Trial 0 repeats what it had reported; its next epoch is decided by who has come.
+    assert judge(scheduler, 0, 1, 0.5) is GO_ON
+    assert judge(scheduler, 0, 2, 0.6) is STOP
+    assert judge(scheduler, 1, 2, 0.8) is GO_ON
+
+
+def test_revisits_compare_several_objectives() -> None:
+    scheduler = AshaScheduler(
+        metric="val_top1", objectives=["latency_ms"], grace_period=1, reduction_factor=3, max_epochs=9, revisits=True
+    )
+    for number, latency in enumerate([5.0, 1.0, 9.0]):
+        scheduler.add(TrialRecord(number=number, params={}, objectives={"latency_ms": latency}))
+    assert judge(scheduler, 0, 1, 0.5) is GO_ON
+    assert judge(scheduler, 1, 1, 0.6) is GO_ON
+    assert judge(scheduler, 0, 2, 0.9) is STOP  # slower and worse at epoch 1
+
+
 def test_of_equal_scores_the_earlier_keeps_its_place() -> None:
     scheduler = asha()
     # The fourth arrival makes room for a second one, but those that came before it are ahead.

@@ -108,13 +108,14 @@ def _hyperband(max_epochs: int) -> BasePruner:
 
 
 # As in the paper, and as Syne Tune has it.
-_ASHA_OF_3 = {"reduction_factor": 3, "rivals": None}
+_ASHA_OF_3 = {"reduction_factor": 3, "rivals": None, "revisit": False}
 
 METHODS: Mapping[str, Method] = {
     RANDOM: partial(_replayed, _random),
     OURS: partial(ours, sampler={}, scheduler={}),
     "vistune, cost_aware": partial(ours, sampler={"cost_aware": True}, scheduler={}),
     "vistune, forest, cost_aware": partial(ours, sampler={"name": "forest", "cost_aware": True}, scheduler=_ASHA_OF_3),
+    "vistune, no revisit": partial(ours, sampler={}, scheduler={"revisit": False}),
     "vistune, ASHA of 3": partial(ours, sampler={}, scheduler=_ASHA_OF_3),
     "vistune, forest": partial(ours, sampler={"name": "forest"}, scheduler=_ASHA_OF_3),
     "vistune, tpe": partial(ours, sampler={"name": "tpe"}, scheduler=_ASHA_OF_3),
