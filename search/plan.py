@@ -94,11 +94,11 @@ def estimate(config: SearchConfig, costs: Sequence[Cost], *, concurrent: int, sp
     devices = _mean_workers(config) * config.resources.devices_per_worker
     trials, ends_by = 100, ""
     for _ in range(_ROUNDS):  # fewer trials train longer each, since the first at a rung go on
-        trial_epochs = expected_population(config, trials=trials).epochs / trials
+        trial_epochs = expected_population(config, trials=trials, concurrent=concurrent).epochs / trials
         limits = _limits(config, trial_epochs=trial_epochs, trial_s=trial_epochs * epoch_s, concurrent=concurrent)
         ends_by = min(limits, key=lambda name: limits[name])
         trials = max(1, round(limits[ends_by]))
-    population = expected_population(config, trials=trials)
+    population = expected_population(config, trials=trials, concurrent=concurrent)
     work_s = population.epochs * epoch_s
     weights = mean(each.num_params for each in costs if each.problem is None) * 4
     kept = min(trials, config.keep.top or trials)

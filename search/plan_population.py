@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from itertools import islice
 
 from search.config import SearchConfig
 from search.ledger import Status, TrialRecord
 from search.rungs import rung_epochs
 from search.scheduler_choice import build_scheduler
-from search.schedulers import Decision
+from search.schedulers import Decision, FullScheduler
 
 _REPEATS = 20
 
@@ -29,8 +30,8 @@ class Population:
     epochs: float
 
 
-def expected_population(config: SearchConfig, *, trials: int) -> Population:
-    """Trials of random quality, which early scores show as final ones do, one after the other.
+def expected_population(config: SearchConfig, *, trials: int, concurrent: int = 1) -> Population:
+    """Trials of random quality, which early scores show as final ones do, some at a time and all equally fast.
 
     Promotion is counted by its rule: of n trials at a rung floor(n / reduction_factor) go on, at least one. All members
     of a population (pbt) train in full.
@@ -47,7 +48,7 @@ def expected_population(config: SearchConfig, *, trials: int) -> Population:
     elif scheduler.name in ("none", "pbt"):
         lengths = [float(scheduler.max_epochs)] * trials
     else:
-        repeats = [_simulated(config, trials=trials, seed=seed) for seed in range(_REPEATS)]
+        repeats = [_simulated(config, trials=trials, concurrent=concurrent, seed=seed) for seed in range(_REPEATS)]
         reached = {mark: sum(sum(each >= mark for each in run) for run in repeats) / _REPEATS for mark in marks}
         return Population(trials, reached, sum(sum(run) for run in repeats) / _REPEATS)
     return Population(trials, {mark: float(sum(each >= mark for each in lengths)) for mark in marks}, sum(lengths))
@@ -63,23 +64,37 @@ def _promoted(trials: int, marks: list[int], *, reduction_factor: int) -> list[f
     return lengths
 
 
-def _simulated(config: SearchConfig, *, trials: int, seed: int) -> list[int]:
+def _simulated(config: SearchConfig, *, trials: int, concurrent: int, seed: int) -> list[int]:
     """Epochs that each trial trains."""
     rng = random.Random(seed)
-    metric, most = config.metric, config.scheduler.max_epochs
-    scheduler = build_scheduler(config.scheduler, metric=metric, space=config.search_space, seed=seed)
-    sign = 1.0 if metric not in ("val_loss", "val_ece") else -1.0
-    lengths = []
-    for number in range(trials):
-        quality = rng.random()
-        scheduler.add(TrialRecord(number=number, params={}))
-        curve: dict[int, float] = {}
-        for epoch in range(1, most + 1):
-            value = sign * quality * (1 - 0.5 * math.exp(-3 * epoch / most))
-            curve[epoch] = value
-            if scheduler.judge(number, epoch=epoch, value=value, score=value) is not Decision.GO_ON:
-                break
-        status = Status.COMPLETED if len(curve) == most else Status.STOPPED
-        scheduler.close(TrialRecord(number=number, params={}, status=status, curve=curve, score=curve[len(curve)]))
-        lengths.append(len(curve))
+    scheduler = build_scheduler(config.scheduler, metric=config.metric, space=config.search_space, seed=seed)
+    waiting = (_Training(number, rng.random(), config) for number in range(trials))
+    running: list[_Training] = []
+    lengths: list[int] = []
+    while begun := [*running, *islice(waiting, concurrent - len(running))]:
+        for training in begun[len(running) :]:
+            scheduler.add(TrialRecord(number=training.number, params={}))
+        running = [training for training in begun if training.goes_on(scheduler)]
+        lengths += [len(training.curve) for training in begun if training not in running]
     return lengths
+
+
+class _Training:
+    """A trial of some quality in [0, 1)."""
+
+    def __init__(self, number: int, quality: float, config: SearchConfig) -> None:
+        self.number = number
+        self.curve: dict[int, float] = {}
+        self._most = config.scheduler.max_epochs
+        self._worth = -quality if config.metric in ("val_loss", "val_ece") else quality
+
+    def goes_on(self, scheduler: FullScheduler) -> bool:
+        """Trains one more epoch."""
+        epoch = len(self.curve) + 1
+        value = self.curve[epoch] = self._worth * (1 - 0.5 * math.exp(-3 * epoch / self._most))
+        decision = scheduler.judge(self.number, epoch=epoch, value=value, score=value)
+        if decision is Decision.GO_ON and epoch < self._most:
+            return True
+        status = Status.COMPLETED if epoch == self._most else Status.STOPPED
+        scheduler.close(TrialRecord(number=self.number, params={}, status=status, curve=self.curve, score=value))
+        return False

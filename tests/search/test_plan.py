@@ -48,6 +48,16 @@ def test_asha_lets_more_go_on_than_promotion_does(tmp_path: Path) -> None:
     assert 3 < found.reached[9] < found.reached[3]
 
 
+def test_trials_at_once_end_sooner_as_asha_revisits_its_decisions(tmp_path: Path) -> None:
+    scheduler = {"name": "asha", "max_epochs": 27, "grace_period": 1, "reduction_factor": 3}
+    alone, four = (
+        expected_population(search(tmp_path, scheduler=scheduler), trials=60, concurrent=each) for each in (1, 4)
+    )
+    assert four.epochs < 0.9 * alone.epochs
+    once = expected_population(search(tmp_path, scheduler={**scheduler, "revisit": False}), trials=60, concurrent=4)
+    assert four.epochs < once.epochs
+
+
 @pytest.mark.parametrize(
     ("budget", "ends_by", "trials"),
     [
