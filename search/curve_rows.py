@@ -49,18 +49,24 @@ class _Block:
     """The rows of one trial; none where it tells nothing, one without a loss where it is infeasible.
 
     Attributes:
-        log_seconds: logarithm of the seconds that an epoch took; None where that is not known.
+        train_s: seconds of its training, once it has ended; None where that is not known.
     """
 
     trial: FrozenTrial
     features: Features
     losses: Values
     infeasible: bool
-    log_seconds: float | None
+    train_s: float | None
 
     @property
     def tells(self) -> bool:
         return len(self.features) > 0
+
+    @property
+    def log_seconds(self) -> float | None:
+        """Logarithm of the seconds that an epoch took."""
+        epochs = len(self.trial.intermediate_values)
+        return None if self.train_s is None or not epochs else math.log(self.train_s / epochs)
 
     @property
     def params(self) -> list[Mapping[str, Any]]:
@@ -80,6 +86,7 @@ class _Rows:
     infeasible_params: Sequence[Mapping[str, Any]]
     timed: Features
     log_seconds: Values
+    train_s: Values
 
 
 class SeenTrials:
@@ -138,6 +145,11 @@ class SeenTrials:
         features = np.concatenate([rows.timed for rows in chunks])
         return features, np.concatenate([rows.log_seconds for rows in chunks])
 
+    def mean_train_s(self) -> float | None:
+        """Seconds that a trial trained, on average over those that have ended; None before the first."""
+        known = np.concatenate([rows.train_s for rows in self._put_together()])
+        return float(known.mean()) if len(known) else None
+
     def _look_at(self, place: int, trials: Sequence[FrozenTrial]) -> int:
         if place == len(self._chunks):
             self._chunks.append([])
@@ -172,28 +184,22 @@ class SeenTrials:
             infeasible_params=list(chain.from_iterable(block.params for block in ruled_out)),
             timed=np.concatenate([none, *(block.features[:1] for block in timed)])[:, :-1],
             log_seconds=np.array([block.log_seconds for block in timed], dtype=np.float64),
+            train_s=np.array([block.train_s for block in timed], dtype=np.float64),
         )
 
     def _block(self, trial: FrozenTrial) -> _Block:
-        log_seconds = _log_seconds(trial)
+        train_s = trial.user_attrs.get(OUTCOME, {}).get("train_s", 0.0) or None
         if _is_infeasible(trial):
             row = np.hstack([encoded([trial.params], self._domains), np.zeros((1, 1), dtype=np.float32)])
-            return _Block(trial, row, np.zeros((0, 0)), infeasible=True, log_seconds=log_seconds)
+            return _Block(trial, row, np.zeros((0, 0)), infeasible=True, train_s=train_s)
         reached = [] if trial.state is TrialState.FAIL else _best_so_far(trial, sign=self._sign)
         if not reached:
-            return _Block(
-                trial, np.zeros((0, 0), dtype=np.float32), np.zeros((0, 0)), infeasible=False, log_seconds=None
-            )
+            return _Block(trial, np.zeros((0, 0), dtype=np.float32), np.zeros((0, 0)), infeasible=False, train_s=None)
         costs = trial.user_attrs.get(OBJECTIVES, {}).values()
         epochs = np.array([[math.log(epoch)] for epoch, _ in reached], dtype=np.float32)
         features = np.hstack([np.repeat(encoded([trial.params], self._domains), len(reached), axis=0), epochs])
         losses = np.array([(loss, *costs) for _, loss in reached], dtype=np.float64)
-        return _Block(trial, features, losses, infeasible=False, log_seconds=log_seconds)
-
-
-def _log_seconds(trial: FrozenTrial) -> float | None:
-    spent = trial.user_attrs.get(OUTCOME, {}).get("train_s", 0.0)
-    return math.log(spent / len(trial.intermediate_values)) if spent > 0 and trial.intermediate_values else None
+        return _Block(trial, features, losses, infeasible=False, train_s=train_s)
 
 
 def encoded(params: Sequence[Mapping[str, Any]], domains: Mapping[str, BaseDistribution]) -> Features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,9 @@ _SUM = 0.05
 # Proposals that one model makes at most, before it learns anew.
 _MOST_OF_ONE = 50
 
+# Part of the time of training that models may take: where trials last less than a second one model serves several.
+_MOST_TIME = 0.05
+
 # Part of the candidates that are good enough for their cost to decide between them.
 _PROMISING = 0.1
 
@@ -67,6 +71,9 @@ class CurveSampler(ProposesWholeSpace):
     # rows as its inverse, one.
     news = 0.002
 
+    # What a model costs in seconds, by and large. Not measured while searching, so that seeds repeat a search.
+    model_s = 0.02
+
     def __init__(self, space: Space, *, seed: int, startup_trials: int, cost_aware: bool = False) -> None:
         self._space = space
         self._whole = distributions_of(space)
@@ -78,7 +85,7 @@ class CurveSampler(ProposesWholeSpace):
         self._seen: SeenTrials | None = None
         self._begun = False
         self._ahead: list[dict[str, Any]] = []  # the best last
-        self._num_rows = self._num_new = 0
+        self._num_new = self._enough_news = 0
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -90,7 +97,7 @@ class CurveSampler(ProposesWholeSpace):
         self._begun = self._begun or self._seen.num_told >= max(1, self._startup_trials)
         if not self._begun:
             return self._candidate(UniformDraw(self._rng), search_space)
-        if not self._ahead or self._num_new >= int(self.news * self._num_rows):
+        if not self._ahead or self._num_new >= self._enough_news:
             self._ahead = self._most_promising(self._seen.curves(), search_space)
             self._num_new = 0
         return self._ahead.pop()
@@ -103,7 +110,7 @@ class CurveSampler(ProposesWholeSpace):
 
     def _most_promising(self, seen: Curves, search_space: Mapping[str, BaseDistribution]) -> list[dict[str, Any]]:
         """Some candidates, the best last."""
-        self._num_rows = len(seen.features)
+        self._enough_news = max(int(self.news * len(seen.features)), self._trials_for_a_model())
         seen_scores = -self._in_one(seen.losses)
         candidates = self._candidates(_best(seen.params, seen_scores), search_space)
         rows = encoded(candidates, self._whole)
@@ -115,6 +122,12 @@ class CurveSampler(ProposesWholeSpace):
             scores[chosen] = -np.inf
             chosen.append(int(np.argmax(scores)))
         return [candidates[place] for place in reversed(chosen)]
+
+    def _trials_for_a_model(self) -> int:
+        """How many trials train for so long that a model does not delay them much."""
+        assert self._seen is not None
+        train_s = self._seen.mean_train_s()
+        return 1 if train_s is None else math.ceil(self.model_s / (_MOST_TIME * train_s))
 
     def _candidates(
         self, best: Sequence[Mapping[str, Any]], search_space: Mapping[str, BaseDistribution]

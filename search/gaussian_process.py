@@ -123,6 +123,14 @@ def _solve(factor: Values, right: Values) -> Values:
     return solved
 
 
+def _inverse(factor: Values) -> Values:
+    """Of the matrix (S, S) with that lower triangle; several times faster than solving for its columns."""
+    from scipy.linalg.lapack import dpotri
+
+    inverse: Values = np.tril(dpotri(factor, lower=1)[0])
+    return inverse + np.tril(inverse, -1).T
+
+
 def _misfit(logs: Values, rows: Values, values: Values) -> tuple[float, Values]:
     """Negative logarithm of the posterior density of the hyperparameters, up to a constant, and its gradient (F + 2,).
 
@@ -137,8 +145,8 @@ def _misfit(logs: Values, rows: Values, values: Values) -> tuple[float, Values]:
         factor = _triangle(_with_noise(shared, noise))
     except np.linalg.LinAlgError:
         return 1e10, np.zeros_like(logs)
-    weights, inverse = _solve(factor, values), _solve(factor, np.eye(len(rows)))
-    pull = np.outer(weights, weights) - inverse
+    weights = _solve(factor, values)
+    pull = np.outer(weights, weights) - _inverse(factor)
     # Of each length scale: the slope of the kernel along its squared distance, of which the rows' share is summed
     # without an (S, S) matrix for every feature.
     slopes = pull * (signal * 5 / 3 * (1 + _ROOT_5 * distances) * decay)
