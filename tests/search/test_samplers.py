@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from search.algorithm_config import SamplerConfig, SamplerName
 from search.config import SearchConfig
 from search.config_errors import dotted, problems_of
+from search.curve_gp_sampler import CurveGpSampler
 from search.draws import NearDraw
 from search.forest_sampler import ForestSampler
 from search.ledger import Status, TrialRecord
@@ -26,6 +27,7 @@ from search.results import RunPaths
 from search.sampler_views import FewTrials, FinishedTrials, distributions_of, middle_of
 from search.samplers import SeesView, build_sampler
 from search.study import StudyStore
+from search.trial_attrs import OUTCOME
 from search.tuner import open_study
 
 CONDITIONAL = {
@@ -318,6 +320,31 @@ def test_draws_near_a_point_stay_in_the_space_and_near() -> None:
         for name in moved:
             moved[name] += far[name] != start[name]
     assert all(count > 40 for count in moved.values())
+
+
+@pytest.mark.parametrize(("train_s", "expected"), [(0.05, [*range(49, 41, -1), 49]), (1.0, [49] * 9)])
+def test_where_trials_are_quick_one_model_serves_several(train_s: float, expected: list[int]) -> None:
+    """A model takes as long as eight trainings of 50 ms may cost."""
+    space = search("curve_gp", FINITE).search_space
+    sampler = build_sampler(SamplerConfig(name="curve_gp"), trials_so_far=0, space=space)
+    assert isinstance(sampler, CurveGpSampler)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    seen = {"params": {"dropout": 0.1, "optimizer": "sgd", "momentum": 0.9}, "distributions": distributions_of(space)}
+    outcome = {OUTCOME: {"train_s": train_s}}
+    study.add_trials(
+        [
+            optuna.trial.create_trial(value=0.5, intermediate_values={1: 0.5}, user_attrs=outcome, **seen)
+            for _ in range(20)
+        ]
+    )
+    left = []
+    for _ in expected:
+        trial = study.ask()
+        space.suggest(trial)
+        left.append(len(sampler._ahead))
+        trial.report(0.6, 1)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert left == expected
 
 
 @pytest.mark.parametrize(("num_trials", "expected"), [(400, [49, 49, 49, 49]), (1_200, [49, 48, 49, 48])])

@@ -173,7 +173,10 @@ def test_a_search_is_cut_off_by_time_and_by_its_target() -> None:
     reached = simulate(search(trials=40), Saturating(), devices=2, target=target.value).trace
     assert reached.events[-1] == target
     assert whole.time_to(target.value) == target.time_s
-    assert whole.incumbent_at(target.time_s) == target
+    by_then = [
+        event for event in whole.events if event.time_s <= target.time_s
+    ]  # another may report at the same moment
+    assert whole.incumbent_at(target.time_s) == max(by_then, key=lambda event: event.value)
 
 
 def test_what_has_no_curve_is_refused() -> None:
