@@ -192,6 +192,12 @@ def _about_winner(source: ReportSource) -> Iterator[str]:
         yield from _about_close_trials(source, winner.score)
     if winner.status is Status.OUT_OF_BUDGET:
         yield "The winner was still training when the budget ended, so its score may not be its best."
+    elif winner.status is Status.STOPPED and not source.final:
+        yield (
+            f"The trial scheduler stopped the winner at epoch {winner.epochs} of "
+            f"{source.config.scheduler.max_epochs}; trained to its end it may come to more, as final.top_k and "
+            "final.seeds do with the best."
+        )
     elif winner.best_epoch == winner.epochs == source.config.scheduler.max_epochs and len(winner.curve) > 1:
         yield "The winner's best epoch is its last one: more epochs (scheduler.max_epochs) may improve it further."
 

@@ -359,3 +359,12 @@ def test_what_should_make_a_person_careful_is_said(tmp_path: Path) -> None:
     assert "lies above the whole test interval" in said
     assert "The winner's lr 0.0999 lies at the upper end of its range" in said
     assert "dropout" not in said  # below 0 there is none
+    assert "stopped the winner" not in said
+
+
+def test_a_winner_that_was_stopped_early_is_told(tmp_path: Path) -> None:
+    record = TrialRecord(number=0, params={}, status=Status.STOPPED, curve={1: 0.9, 2: 0.8}, score=0.9, best_epoch=1)
+    paths, config = stored_run(tmp_path / "run", [record])
+    source = read_source(paths, config=config, records=[record])
+    said = " ".join(cautions(source, ()))
+    assert f"stopped the winner at epoch 2 of {config.scheduler.max_epochs}; trained to its end" in said
