@@ -91,11 +91,8 @@ class Bracket:
         return Decision.GO_ON if goes_on else Decision.STOP
 
     def _still_goes_on(self, number: int, *, epoch: int) -> bool:
-        below = max((each for each in self.rungs if each < epoch), default=None)
-        if not self._revisits or below is None:
-            return True
-        rung = self.rungs[below]
-        return number not in rung.points or rung.keeps(number)
+        passed = [rung for rung in self.rungs.values() if rung.epoch < epoch] if self._revisits else []
+        return not passed or number not in passed[-1].points or passed[-1].keeps(number)
 
     def replay(self, number: int, losses: Mapping[int, Losses]) -> None:
         """Fills the rungs that a trial reached in an earlier session.

@@ -49,7 +49,7 @@ class _Block:
     """The rows of one trial; none where it tells nothing, one without a loss where it is infeasible.
 
     Attributes:
-        train_s: seconds of its training, once it has ended; None where that is not known.
+        train_s: seconds of its training, once it has ended with an epoch or more; None where that is not known.
     """
 
     trial: FrozenTrial
@@ -61,12 +61,6 @@ class _Block:
     @property
     def tells(self) -> bool:
         return len(self.features) > 0
-
-    @property
-    def log_seconds(self) -> float | None:
-        """Logarithm of the seconds that an epoch took."""
-        epochs = len(self.trial.intermediate_values)
-        return None if self.train_s is None or not epochs else math.log(self.train_s / epochs)
 
     @property
     def params(self) -> list[Mapping[str, Any]]:
@@ -173,7 +167,8 @@ class SeenTrials:
     def _rows_of(self, blocks: Sequence[_Block]) -> _Rows:
         sound = [block for block in blocks if block.tells and not block.infeasible]
         ruled_out = [block for block in blocks if block.infeasible]
-        timed = [block for block in blocks if block.tells and block.log_seconds is not None]
+        timed = [block for block in blocks if block.tells and block.train_s is not None]
+        train_s = np.array([block.train_s for block in timed], dtype=np.float64)
         none = np.hstack([encoded([], self._domains), np.zeros((0, 1), dtype=np.float32)])
         return _Rows(
             num_told=len(sound) + len(ruled_out),
@@ -183,12 +178,12 @@ class SeenTrials:
             infeasible=np.concatenate([none, *(block.features for block in ruled_out)]),
             infeasible_params=list(chain.from_iterable(block.params for block in ruled_out)),
             timed=np.concatenate([none, *(block.features[:1] for block in timed)])[:, :-1],
-            log_seconds=np.array([block.log_seconds for block in timed], dtype=np.float64),
-            train_s=np.array([block.train_s for block in timed], dtype=np.float64),
+            log_seconds=np.log(train_s / [len(block.trial.intermediate_values) for block in timed]),
+            train_s=train_s,
         )
 
     def _block(self, trial: FrozenTrial) -> _Block:
-        train_s = trial.user_attrs.get(OUTCOME, {}).get("train_s", 0.0) or None
+        train_s = (trial.user_attrs.get(OUTCOME, {}).get("train_s") if trial.intermediate_values else None) or None
         if _is_infeasible(trial):
             row = np.hstack([encoded([trial.params], self._domains), np.zeros((1, 1), dtype=np.float32)])
             return _Block(trial, row, np.zeros((0, 0)), infeasible=True, train_s=train_s)

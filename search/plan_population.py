@@ -11,7 +11,7 @@ from search.config import SearchConfig
 from search.ledger import Status, TrialRecord
 from search.rungs import rung_epochs
 from search.scheduler_choice import build_scheduler
-from search.schedulers import Decision, FullScheduler
+from search.schedulers import Decision, FullScheduler, is_loss
 
 _REPEATS = 20
 
@@ -68,15 +68,13 @@ def _simulated(config: SearchConfig, *, trials: int, concurrent: int, seed: int)
     """Epochs that each trial trains."""
     rng = random.Random(seed)
     scheduler = build_scheduler(config.scheduler, metric=config.metric, space=config.search_space, seed=seed)
-    waiting = (_Training(number, rng.random(), config) for number in range(trials))
-    running: list[_Training] = []
-    lengths: list[int] = []
+    trainings = [_Training(number, rng.random(), config) for number in range(trials)]
+    waiting, running = iter(trainings), list[_Training]()
     while begun := [*running, *islice(waiting, concurrent - len(running))]:
         for training in begun[len(running) :]:
             scheduler.add(TrialRecord(number=training.number, params={}))
         running = [training for training in begun if training.goes_on(scheduler)]
-        lengths += [len(training.curve) for training in begun if training not in running]
-    return lengths
+    return [len(training.curve) for training in trainings]
 
 
 class _Training:
@@ -86,7 +84,7 @@ class _Training:
         self.number = number
         self.curve: dict[int, float] = {}
         self._most = config.scheduler.max_epochs
-        self._worth = -quality if config.metric in ("val_loss", "val_ece") else quality
+        self._worth = -quality if is_loss(config.metric) else quality
 
     def goes_on(self, scheduler: FullScheduler) -> bool:
         """Trains one more epoch."""

@@ -19,6 +19,7 @@ from search.algorithm_config import SamplerConfig, SamplerName
 from search.config import SearchConfig
 from search.config_errors import dotted, problems_of
 from search.curve_gp_sampler import CurveGpSampler
+from search.curve_sampler import CurveSampler
 from search.draws import NearDraw
 from search.forest_sampler import ForestSampler
 from search.ledger import Status, TrialRecord
@@ -322,47 +323,39 @@ def test_draws_near_a_point_stay_in_the_space_and_near() -> None:
     assert all(count > 40 for count in moved.values())
 
 
-@pytest.mark.parametrize(("train_s", "expected"), [(0.05, [*range(49, 41, -1), 49]), (1.0, [49] * 9)])
-def test_where_trials_are_quick_one_model_serves_several(train_s: float, expected: list[int]) -> None:
-    """A model takes as long as eight trainings of 50 ms may cost."""
-    space = search("curve_gp", FINITE).search_space
-    sampler = build_sampler(SamplerConfig(name="curve_gp"), trials_so_far=0, space=space)
-    assert isinstance(sampler, CurveGpSampler)
+def left_of_a_model(
+    name: SamplerName, kind: type[CurveSampler], *, seen: int, proposals: int, train_s: float = 0.0
+) -> list[int]:
+    """How many proposals are ready after each of some, whose trials report an epoch, in a study of so many."""
+    space = search(name, FINITE).search_space
+    sampler = build_sampler(SamplerConfig(name=name), trials_so_far=0, space=space)
+    assert isinstance(sampler, kind)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    seen = {"params": {"dropout": 0.1, "optimizer": "sgd", "momentum": 0.9}, "distributions": distributions_of(space)}
-    outcome = {OUTCOME: {"train_s": train_s}}
-    study.add_trials(
-        [
-            optuna.trial.create_trial(value=0.5, intermediate_values={1: 0.5}, user_attrs=outcome, **seen)
-            for _ in range(20)
-        ]
+    ended = optuna.trial.create_trial(
+        value=0.5,
+        intermediate_values={1: 0.5},
+        params={"dropout": 0.1, "optimizer": "sgd", "momentum": 0.9},
+        distributions=distributions_of(space),
+        user_attrs={OUTCOME: {"train_s": train_s}},
     )
+    study.add_trials([ended] * seen)
     left = []
-    for _ in expected:
+    for _ in range(proposals):
         trial = study.ask()
         space.suggest(trial)
         left.append(len(sampler._ahead))
         trial.report(0.6, 1)
         study.tell(trial, state=TrialState.PRUNED)
-    assert left == expected
+    return left
+
+
+@pytest.mark.parametrize(("train_s", "expected"), [(0.05, [*range(49, 41, -1), 49]), (1.0, [49] * 9)])
+def test_where_trials_are_quick_one_model_serves_several(train_s: float, expected: list[int]) -> None:
+    """A model takes as long as eight trainings of 50 ms may cost."""
+    assert left_of_a_model("curve_gp", CurveGpSampler, seen=20, proposals=9, train_s=train_s) == expected
 
 
 @pytest.mark.parametrize(("num_trials", "expected"), [(400, [49, 49, 49, 49]), (1_200, [49, 48, 49, 48])])
 def test_in_a_long_search_a_forest_proposes_until_there_is_news(num_trials: int, expected: list[int]) -> None:
     """A forest of 1,200 epochs proposes until two trials more have told something."""
-    space = search("forest", FINITE).search_space
-    sampler = build_sampler(SamplerConfig(name="forest"), trials_so_far=0, space=space)
-    assert isinstance(sampler, ForestSampler)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    seen = {"params": {"dropout": 0.1, "optimizer": "sgd", "momentum": 0.9}, "distributions": distributions_of(space)}
-    study.add_trials(
-        [optuna.trial.create_trial(value=0.5, intermediate_values={1: 0.5}, **seen) for _ in range(num_trials)]
-    )
-    left = []
-    for _ in expected:
-        trial = study.ask()
-        space.suggest(trial)
-        left.append(len(sampler._ahead))
-        trial.report(0.6, 1)
-        study.tell(trial, state=TrialState.PRUNED)
-    assert left == expected
+    assert left_of_a_model("forest", ForestSampler, seen=num_trials, proposals=4) == expected

@@ -173,9 +173,8 @@ def test_a_search_is_cut_off_by_time_and_by_its_target() -> None:
     reached = simulate(search(trials=40), Saturating(), devices=2, target=target.value).trace
     assert reached.events[-1] == target
     assert whole.time_to(target.value) == target.time_s
-    by_then = [
-        event for event in whole.events if event.time_s <= target.time_s
-    ]  # another may report at the same moment
+    # Another trial may report at the same moment.
+    by_then = [event for event in whole.events if event.time_s <= target.time_s]
     assert whole.incumbent_at(target.time_s) == max(by_then, key=lambda event: event.value)
 
 
