@@ -53,7 +53,8 @@ def test_trials_of_a_host_are_stopped_singly_and_go_on_when_it_is_killed(tmp_pat
     run_dir = tmp_path / "run"
     path = space_of(
         tmp_path,
-        scheduler={"max_epochs": 27, "grace_period": 9, "reduction_factor": 3},
+        # Without looking back: whoever ends, ends at a rung.
+        scheduler={"max_epochs": 27, "grace_period": 9, "reduction_factor": 3, "revisit": False},
         budget={"trials": 8},
         resources=FUSED,
     )
