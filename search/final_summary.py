@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from search.final import mean_interval
 from search.ledger import TrialRecord
-from search.report_extras import Retraining, Retrainings
 from trainables.metric_names import METRIC_MODES
 
 if TYPE_CHECKING:
@@ -60,21 +59,6 @@ class FinalSummary:
     def as_dict(self) -> dict[str, Any]:
         """For `summary.json`."""
         return asdict(self)
-
-    def retrainings(self) -> list[Retrainings]:
-        """For the report."""
-        tests = dict(zip(self.test_seeds, self.tests, strict=True))
-        return [
-            Retrainings(
-                trial=each.trial,
-                search_score=each.search_score,
-                runs=tuple(
-                    Retraining(seed=seed, val=score, test=tests.get(seed) if each.trial == self.winner else None)
-                    for seed, score in zip(each.seeds, each.scores, strict=True)
-                ),
-            )
-            for each in self.candidates
-        ]
 
 
 def summarise(final: Final, records: Sequence[TrialRecord], test: Mapping[str, Any], *, metric: str) -> FinalSummary:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from search.config import SearchConfig
 from search.importance import parameter_importances
-from search.ledger import Status, TrialRecord
+from search.ledger import Status
 from search.rank_correlation import rung_correlations
-from search.report_extras import Retrainings, augmentation_section, retraining_section
+from search.report_extras import augmentation_section, retraining_section
 from search.report_figures import chart_data, curves_section, history_section, parameters_section
 from search.report_html import Html, duration, join, number, page, section, tag
 from search.report_pareto import pareto_data, pareto_section
@@ -21,10 +19,10 @@ from search.report_sections import (
     settings_section,
     time_section,
 )
-from search.report_source import ReportSource, read_source
+from search.report_source import ReportSource
 from search.report_story import cautions, fates, story, test_metric
 from search.report_test_split import test_sections
-from search.results import RunPaths, write_text
+from search.results import write_text
 from trainables.data import ImageData, load_data
 from trainables.errors import VistuneError
 
@@ -50,37 +48,23 @@ _CHAPTERS = {
 }
 
 
-def write_html_report(
-    paths: RunPaths,
-    config: SearchConfig,
-    records: list[TrialRecord],
-    *,
-    data: ImageData | None = None,
-    retrainings: Sequence[Retrainings] = (),
-) -> Path:
+def write_html_report(source: ReportSource, *, data: ImageData | None = None) -> Path:
     """Writes a run's `report.html`, whatever state the run is in; what is not there yet is left out.
-
-    State, times and test scores are read from the run's files, so that it comes after `write_summary`.
 
     Args:
         data: the run's images, for pictures of mistakes; loaded again by default where there are mistakes to show.
-        retrainings: of the best trials, where there were some.
 
     Returns:
         The page's path.
-
-    Raises:
-        ConfigError: naming a file of the run that cannot be read.
     """
-    source = read_source(paths, config=config, records=records)
+    paths = source.paths
     if data is None and (paths.test / "predictions.csv").is_file():
         data = _images(source)
-    path = paths.report
-    write_text(path, _render(source, data=data, retrainings=retrainings))
-    return path
+    write_text(paths.report, _render(source, data=data))
+    return paths.report
 
 
-def _render(source: ReportSource, *, data: ImageData | None, retrainings: Sequence[Retrainings]) -> str:
+def _render(source: ReportSource, *, data: ImageData | None) -> str:
     records, metric = source.records, source.metric
     correlations = rung_correlations(records, metric=metric, rungs=source.rungs)
     importances = parameter_importances(records, domains=source.domains, metric=metric)
@@ -95,7 +79,7 @@ def _render(source: ReportSource, *, data: ImageData | None, retrainings: Sequen
             time_section(source),
             failure_section(records),
             test_sections(source, data=data),
-            retraining_section(retrainings, metric=metric),
+            retraining_section(source.final, metric=metric),
             augmentation_section(source.paths.root / "augmentation.png"),
             leaderboard_section(source),
             settings_section(source),

@@ -3,67 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from search.report_html import Html, image, number, section, table, tag
+from trainables.metric_names import METRIC_MODES
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@dataclass(frozen=True)
-class Retraining:
-    """A configuration trained again with a seed of its own.
+def retraining_section(final: Mapping[str, Any], *, metric: str) -> Html:
+    """Scores over seeds, and by how much the search's own score was too good.
 
-    Attributes:
-        val: the search metric on the validation split.
-        test: the same on the test split; None where it was not evaluated.
+    Args:
+        final: as `search.final_summary.FinalSummary` is kept in `summary.json`; empty where nothing was trained again.
+        metric: of the search.
     """
-
-    seed: int
-    val: float
-    test: float | None = None
-
-
-@dataclass(frozen=True)
-class Retrainings:
-    """The final retrainings of one trial.
-
-    Attributes:
-        search_score: what the trial scored in the search, and was chosen for.
-    """
-
-    trial: int
-    search_score: float
-    runs: tuple[Retraining, ...]
-
-
-def retraining_section(retrainings: Sequence[Retrainings], *, metric: str) -> Html:
-    """Scores over seeds, and by how much the search's own score was too good."""
-    shown = [each for each in retrainings if each.runs]
+    sign = 1.0 if METRIC_MODES[metric] == "max" else -1.0
     rows = []
-    for each in shown:
-        tests = [run.test for run in each.runs if run.test is not None]
-        validated = [run.val for run in each.runs]
-        gap = each.search_score - mean(validated)
-        seeds = ", ".join(str(run.seed) for run in each.runs)
-        rows.append([each.trial, each.search_score, _spread(validated), f"{gap:+.4f}", _spread(tests), seeds])
+    for candidate in final.get("candidates", ()):
+        if not candidate["scores"]:
+            continue
+        tests = final["tests"] if candidate["trial"] == final["winner"] else []
+        gap = sign * (candidate["search_score"] - mean(candidate["scores"]))
+        seeds = ", ".join(map(str, candidate["seeds"]))
+        scores = (_spread(candidate["scores"]), f"{gap:+.4f}", _spread(tests))
+        rows.append([candidate["trial"], candidate["search_score"], *scores, seeds])
     if not rows:
         return Html("")
+    epochs = final.get("refit_epochs")
+    tested = (
+        "What was tested are these models, trained on the training images alone."
+        if epochs is None
+        else f"For the test the winner was trained on training and validation images together, for {epochs} epochs."
+    )
     return section(
         "retrainings",
         "Final retrainings",
         table(
-            ["trial", f"{metric} in the search", "validation, retrained", "optimism gap", "test, retrained", "seeds"],
+            ["trial", f"{metric} in the search", "validation, retrained", "selection gap", "test, retrained", "seeds"],
             rows,
             numeric=range(5),
             caption="The best trials, trained again with other seeds",
         ),
-        note="Mean and standard deviation over seeds. The optimism gap is the search's score less the mean of the "
-        "retrainings: what the winner owes to having been picked. For the test the winner was trained on training and "
-        "validation images together, unless its learning rate follows the validation loss.",
+        note="Mean and standard deviation over seeds. The selection gap is by how much the search's score is better "
+        f"than the mean of the retrainings: what the trial owes to having been picked. {tested}",
     )
 
 

@@ -25,14 +25,14 @@ from search.live import LiveView
 from search.mirrored_run import fetch_curves, fetch_found
 from search.node_checks import check_nodes
 from search.preflight import Preflight, describe_run
-from search.report import write_leaderboard, write_summary
-from search.report_source import read_json, read_trials, refusals
+from search.report_source import ReportSource, read_json, read_source, read_trials, refusals
 from search.reproduce import write_reproduction
 from search.results import RunPaths, write_bytes, write_json, write_text
 from search.retrain import Final, Interrupted, retrain_best
 from search.samples import labelled, sample_grid, sample_trials
 from search.searcher import Halt
 from search.signals import signals_kept
+from search.summary import write_leaderboard, write_summary
 from search.tuner import run_trials, start_ray
 from trainables.data import ImageData
 from trainables.errors import ConfigError, DataError
@@ -189,16 +189,14 @@ def run_session(
     )
     fetch_curves(paths)
     view.note("writing the report")
-    _write_report(config, paths, records, data, final=found)
+    _write_report(read_source(paths, config=config, records=records), data)
     return Outcome(state=state, reason=halt.reason, records=records, test=test, final=found, refused=refused)
 
 
-def _write_report(
-    config: SearchConfig, paths: RunPaths, records: list[TrialRecord], data: ImageData, *, final: FinalSummary | None
-) -> None:
+def _write_report(source: ReportSource, data: ImageData) -> None:
     """A page that cannot be drawn is told to the log: the search and all it found are sound without it."""
     try:
-        write_html_report(paths, config, records, data=data, retrainings=[] if final is None else final.retrainings())
+        write_html_report(source, data=data)
     except Exception:
         _log.exception("the report could not be written")
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from search.config import load_search
 from search.list import list_runs
+from search.report import rewrite_report
 from search.report_source import read_source
 from search.results import RunPaths
 from search.study import StudyStore
@@ -36,7 +37,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _look(folder: Path) -> None:
     """All that reads a run without training."""
     paths = RunPaths(folder)
-    for action in (lambda: read_source(paths), lambda: _reopen(paths)):
+    for action in (lambda: rewrite_report(str(folder), storage_path=folder.parent), lambda: _reopen(paths)):
         try:
             action()
         except VistuneError as error:

@@ -15,15 +15,15 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.config import SearchConfig, load_search, to_yaml
+from search.final_summary import Candidate, FinalSummary
 from search.html_report import write_html_report
 from search.importance import GROUPS, group_shares, importance_problem, parameter_importances
 from search.ledger import Status, TrialRecord
-from search.report import write_summary
-from search.report_extras import Retraining, Retrainings
 from search.report_source import read_source
 from search.report_story import cautions, story
 from search.results import RunPaths, write_json
 from search.study import StudyStore
+from search.summary import write_summary
 from search.test_report import write_predictions, write_test_report
 from search.trial_attrs import OUTCOME
 from tests.search.cli import run, write_space
@@ -181,7 +181,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 def test_a_real_run_is_told_in_full(searched: RunPaths) -> None:
     source = read_source(searched)
     assert source.winner is not None
-    page = Page(write_html_report(searched, source.config, list(source.records)))
+    page = Page(write_html_report(read_source(searched)))
     assert {"story", "history", "curves", "importance", "parameters", "rungs", "time", "test", "confusion", "classes",
             "leaderboard", "settings"} <= page.sections  # fmt: skip
     assert [trial["y"] for trial in page.data["trials"]] == pytest.approx(
@@ -202,8 +202,7 @@ def test_a_real_run_is_told_in_full(searched: RunPaths) -> None:
 
 @pytest.mark.ray
 def test_the_page_needs_no_other_file(searched: RunPaths) -> None:
-    source = read_source(searched)
-    page = Page(write_html_report(searched, source.config, list(source.records)))
+    page = Page(write_html_report(read_source(searched)))
     links = {str(attrs.get("href") or attrs.get("src")) for _, attrs in page.tags if {"href", "src"} & set(attrs)}
     assert {link for link in links if not link.startswith(("#", "data:image/png;base64,"))} == set()
     assert "url(" not in page.text
@@ -214,11 +213,10 @@ def test_the_page_needs_no_other_file(searched: RunPaths) -> None:
 
 @pytest.mark.ray
 def test_other_images_are_not_shown_as_the_mistakes(searched: RunPaths) -> None:
-    source = read_source(searched)
     environment = searched.environment.read_text()
     try:
         write_json(searched.environment, json.loads(environment) | {"data": {"fingerprint": "of others"}})
-        page = Page(write_html_report(searched, source.config, list(source.records)))
+        page = Page(write_html_report(read_source(searched)))
     finally:
         searched.environment.write_text(environment)
     assert "could not be read again" in page.shown
@@ -230,15 +228,14 @@ def test_names_are_never_markup(tmp_path: Path) -> None:
     probabilities = np.array([[0.9, 0.05, 0.05], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1], [0.2, 0.1, 0.7]])
     labels = np.array([0, 1, 1, 0])
     test = {"trial": 0, "images": 4, "top1": 0.5, "interval95": [0.15, 0.85]}
-    paths, config = stored_run(tmp_path / "run", drawn(30), test=test, classes=names)
+    paths, _ = stored_run(tmp_path / "run", drawn(30), test=test, classes=names)
     write_json(paths.test / "metrics.json", test)
     write_test_report(paths.test, probabilities=probabilities, labels=labels, kind="multiclass", class_names=names)
     write_predictions(
         paths.test / "predictions.csv", rows=np.arange(4), names=("<b>.png", "b", "c", "d"),
         probabilities=probabilities, labels=labels, kind="multiclass", class_names=names,
     )  # fmt: skip
-    records = drawn(30)
-    page = Page(write_html_report(paths, config, records))
+    page = Page(write_html_report(read_source(paths)))
     assert page.count("script") == 2  # the data and the page's own
     assert page.count("b") == sum("track" in str(attrs.get("class")) for _, attrs in page.tags)  # bars, no names
     assert not [tag for tag, attrs in page.tags if any(name.startswith("on") for name in attrs)]
@@ -262,7 +259,7 @@ def test_a_run_without_a_finished_search_has_a_page(
     tmp_path: Path, records: list[TrialRecord], state: str | None
 ) -> None:
     paths, config = stored_run(tmp_path / "run", records, state=state)
-    page = Page(write_html_report(paths, config, records))
+    page = Page(write_html_report(read_source(paths, config=config, records=records)))
     assert f"This run is {state or 'unfinished'}" in page.shown
     assert "won with" not in page.shown
     scored = any(record.score is not None for record in records)
@@ -272,7 +269,7 @@ def test_a_run_without_a_finished_search_has_a_page(
 def test_a_large_run_stays_a_small_page(tmp_path: Path) -> None:
     records = drawn(1000, epochs=50)
     paths, config = stored_run(tmp_path / "run", [], scheduler={"max_epochs": 50})
-    path = write_html_report(paths, config, records)
+    path = write_html_report(read_source(paths, config=config, records=records))
     assert path.stat().st_size < 1_500_000
     assert len(Page(path).data["trials"]) == 1000
 
@@ -285,7 +282,7 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("path,row,name,sky\n")
     data = {"name": "csv", "csv": str(table), "label_columns": list(names)}
-    paths, config = stored_run(
+    paths, _ = stored_run(
         tmp_path / "run", drawn(5), test=test, classes=names, task={"data": data, "metric": "val_map"}
     )
     write_json(paths.test / "metrics.json", test)
@@ -294,7 +291,7 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
         paths.test / "predictions.csv", rows=np.arange(3), names=None, probabilities=probabilities, labels=labels,
         kind="multilabel", class_names=names,
     )  # fmt: skip
-    page = Page(write_html_report(paths, config, drawn(5)))
+    page = Page(write_html_report(read_source(paths)))
     assert "confusion" not in page.sections
     assert {"classes", "mistakes", "test"} <= page.sections
     assert "is not sky" in page.shown
@@ -303,13 +300,20 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
 
 def test_later_chapters_come_with_their_data(tmp_path: Path) -> None:
     records = drawn(12)
-    paths, config = stored_run(tmp_path / "run", records)
+    paths, _ = stored_run(tmp_path / "run", records)
     (paths.root / "augmentation.png").write_bytes(b"no picture")
-    bare = Page(write_html_report(paths, config, records))
+    bare = Page(write_html_report(read_source(paths)))
     assert not {"pareto", "retrainings", "augmentation"} & bare.sections
-    again = [Retrainings(0, 0.95, (Retraining(0, 0.93, 0.92), Retraining(1, 0.94, 0.90)))]
-    page = Page(write_html_report(paths, config, records, retrainings=again))
-    assert "retrainings" in page.sections
+    summary = json.loads(paths.summary.read_text())
+    for epochs, said in ((7, "together, for 7 epochs"), (None, "training images alone")):
+        final = FinalSummary(
+            winner=0, metric="top1", candidates=(Candidate(0, 0.95, (0, 1), (0.93, 0.94)),), refit_epochs=epochs,
+            test_seeds=(0, 1), tests=(0.92, 0.90), test_interval=(0.91, 0.78, 1.0), optimism_gap=0.04,
+            selection_gap=0.015, failures=(),
+        )  # fmt: skip
+        write_json(paths.summary, {**summary, "final": final.as_dict()})
+        page = Page(write_html_report(read_source(paths)))
+        assert "retrainings" in page.sections and said in page.shown
     assert "+0.0150" in page.shown  # 0.95 less the mean of 0.93 and 0.94
 
 

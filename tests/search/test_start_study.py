@@ -254,7 +254,8 @@ def test_a_report_says_what_was_known(tmp_path: Path, monkeypatch: pytest.Monkey
     write_knowledge(known_to(config), paths)
     session = Session(paths, config)
     session.run("a", [0.5] * 9)
-    page = write_html_report(paths, config, session.ledger.records()).read_text(encoding="utf-8")
+    source = read_source(paths, config=config, records=session.ledger.records())
+    page = write_html_report(source).read_text(encoding="utf-8")
     assert "It began with what 2 of the 2 trials of results/first had shown, and ran the best of them again." in page
     assert "Of 1 trial, 1 trained to the end." in page
     # And a third search learns from this run's own trials only; it is told what else there is.
