@@ -5,27 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.storage import folder_of_runs
-from trainables.errors import ConfigError, VistuneError
+from trainables.errors import VistuneError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.config import SearchConfig
     from search.live import LiveView
     from search.results import RunPaths
     from search.searcher import Halt
     from search.session import Outcome
+    from search.which_run import ChosenRun
 
 SUCCESS, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -85,6 +83,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--address", help="address of a Ray cluster (default: $RAY_ADDRESS, else this machine)")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run: its name or folder")
     parser.add_argument(
+        "--or-resume",
+        action="store_true",
+        help="with --name: go on with the run of that name where there is one, with its own configuration (space, -o "
+        "count at the first start); for schedulers that start a job again",
+    )
+    parser.add_argument(
         "--extend",
         action="append",
         default=[],
@@ -107,8 +111,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.schema:
         return options
-    if options.resume and (options.space or options.overrides or options.name):
-        parser.error("--resume goes on with the run's own configuration: give no space, -o or --name with it")
+    if options.resume and (options.space or options.overrides or options.name or options.or_resume):
+        parser.error(
+            "--resume goes on with the run's own configuration: give no space, -o, --name or --or-resume with it"
+        )
+    if options.or_resume and not options.name:
+        parser.error("--or-resume goes on with the run of a name: give SPACE.yaml and --name with it")
     if options.extend and not options.resume:
         parser.error("--extend goes on with a run: give --resume RUN with it")
     if options.quick and not options.dry_run:
@@ -129,57 +137,29 @@ def _dry_run(options: argparse.Namespace) -> int:
     from search.console import open_console
     from search.describe import describe_warnings
     from search.dry_run import describe_search
+    from search.which_run import choose_run
 
-    config, paths = _load(options)
+    chosen = choose_run(options)
+    config, paths = chosen.config, chosen.paths
     with open_console() as console:
         describe_search(console, config, paths, quick=options.quick)
         describe_warnings(console, config)
     return SUCCESS
 
 
-def _load(options: argparse.Namespace) -> tuple[SearchConfig, RunPaths]:
-    """The validated search and where its run lies; touches nothing on disk."""
-    from search.config import load_search, with_absolute_root
-    from search.earlier_runs import find_earlier
-    from search.mirrored_run import is_there
-    from search.results import RunPaths
-    from search.storage import find_run, storage_root
-    from trainables.mirrors import shown
-
-    storage = storage_root(options.storage_path)
-    if options.resume:
-        paths = find_run(options.resume, storage_path=storage)
-        config = load_search(paths.config)
-        if options.extend:
-            from search.extend import extended, used_by
-
-            config = extended(config, used_by(config, paths), options.extend)
-        return config, paths
-    config = with_absolute_root(load_search(options.space, overrides=options.overrides))
-    find_earlier(config)
-    name = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}" if options.name is None else options.name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigError(
-            f"--name: {name!r} is not a usable folder name; use letters, digits, dots, hyphens and underscores"
-        )
-    paths = RunPaths(storage / name)
-    if is_there(paths):
-        raise ConfigError(
-            f"{shown(paths.root)}: a run of this name exists; go on with --resume {name}, or give another --name"
-        )
-    return config, paths
-
-
 def _search(options: argparse.Namespace) -> int:
-    config, paths = _load(options)
+    from search.which_run import choose_run
+
+    chosen = choose_run(options)
+    config, paths = chosen.config, chosen.paths
     from search.console import open_console
     from search.describe import describe_outcome, describe_start, describe_warnings
 
     with open_console() as console:
-        describe_start(console, config, paths, resumed=bool(options.resume))
+        describe_start(console, config, paths, resumed=chosen.resumed)
         describe_warnings(console, config)
         try:
-            outcome = _run(config, paths, console=console, options=options)
+            outcome = _run(chosen, console=console, options=options)
         except VistuneError:
             raise
         except Exception as error:
@@ -188,13 +168,14 @@ def _search(options: argparse.Namespace) -> int:
     return {"finished": SUCCESS, "failed": FAILED, "interrupted": INTERRUPTED}[outcome.state]
 
 
-def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: argparse.Namespace) -> Outcome:
+def _run(chosen: ChosenRun, *, console: Console, options: argparse.Namespace) -> Outcome:
     from search.console import libraries_to
     from search.describe import check_visibly, gather_visibly, time_fusion_visibly
     from search.ledger import Ledger
     from search.live import LiveView
     from search.resources_config import AUTO
 
+    config, paths = chosen.config, chosen.paths
     preflight = check_visibly(console, config)
     if config.resources.fused == AUTO:  # a run that has begun knows
         config, _ = time_fusion_visibly(console, config)
@@ -215,7 +196,7 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: ar
         prepare(config, paths, preflight, knowledge)
         if options.extend:
             record_extension(config, paths, options.extend)
-        elapsed_s = used_by(config, paths).elapsed_s if options.resume else 0.0
+        elapsed_s = used_by(config, paths).elapsed_s if chosen.resumed else 0.0
         view = LiveView(console, config, ledger, title=paths.name, elapsed_s=elapsed_s, form=options.progress)
         with libraries_to(paths.log), _ctrl_c_ends(halt, view), _served(paths, console, options), view:
             return run_session(
@@ -226,13 +207,14 @@ def _run(config: SearchConfig, paths: RunPaths, *, console: Console, options: ar
 def _report_crash(error: Exception, paths: RunPaths) -> int:
     """Says what broke without a wall of text; the traceback goes to the run's log."""
     from search.redaction import redacted
-    from trainables.mirrors import shown
+    from trainables.mirrors import mirror_of, shown
     from trainables.storage_errors import storage_error
 
     resume = f"python -m search.run --resume {shown(paths.root)}"
     if (found := storage_error(error)) is not None:
+        what = "its disk" if mirror_of(paths.root) is None else "the store, and the way to it"
         print(
-            f"{shown(paths.root)}: cannot be written ({found.strerror}); see to its disk, then go on: {resume}",
+            f"{shown(paths.root)}: cannot be written ({found.strerror}); see to {what}, then go on: {resume}",
             file=sys.stderr,
         )
         return FAILED

@@ -103,43 +103,12 @@ def _called(job: dict[str, str], *arguments: str) -> tuple[subprocess.CompletedP
     return ended, called.read_text().splitlines() if called.is_file() else []
 
 
-def test_a_new_name_starts_and_a_known_one_goes_on(job: dict[str, str], tmp_path: Path) -> None:
+def test_the_search_starts_or_goes_on(job: dict[str, str], tmp_path: Path) -> None:
     results = str(tmp_path / "the results")
-    ended, called = _called(job, "spaces/x.yaml", "first", results, "--address", "h:1")
+    ended, called = _called(job, "spaces/x.yaml", "first", results, "--address", "h:1", "-o", "space.lr=0.1")
     assert ended.returncode == 130, "the exit status is that of the search"
-    assert called == [
-        "-m",
-        "search.run",
-        "spaces/x.yaml",
-        "--name",
-        "first",
-        "--storage-path",
-        results,
-        "--address",
-        "h:1",
-    ]
-
-    (tmp_path / "the results" / "first").mkdir(parents=True)
-    (tmp_path / "the results" / "first" / "config.yaml").touch()
-    ended, called = _called(job, "spaces/x.yaml", "first", results, "--address", "h:1")
-    assert ended.stdout == f"going on with {results}/first\n"
-    assert called == ["-m", "search.run", "--resume", "first", "--storage-path", results, "--address", "h:1"]
-
-
-def test_a_false_start_is_cleared_and_a_foreign_folder_is_not(job: dict[str, str], tmp_path: Path) -> None:
-    run = tmp_path / "results" / "first"
-    run.mkdir(parents=True)
-    (run / ".lock").touch()
-    _, called = _called(job, "x.yaml", "first", str(tmp_path / "results"))
-    assert called[2] == "x.yaml"
-    assert not run.exists()
-
-    run.mkdir()
-    (run / "thesis.tex").touch()
-    ended, _ = _called(job, "x.yaml", "first", str(tmp_path / "results"))
-    assert ended.returncode == 2
-    assert f"{run}: is no run of vistune; remove it, or take another NAME" in ended.stderr
-    assert (run / "thesis.tex").exists()
+    named = ["spaces/x.yaml", "--name", "first", "--storage-path", results]
+    assert called == ["-m", "search.run", *named, "--or-resume", "--address", "h:1", "-o", "space.lr=0.1"]
 
 
 @pytest.mark.parametrize("script", ["slurm.sh", "run_or_resume.sh"])
