@@ -11,6 +11,7 @@ from search.config_errors import unknown_key
 from search.mirrored_run import fetch_run
 from search.results import RunPaths
 from search.start_from import EarlierRun
+from search.storage import store_reached
 from trainables.errors import ConfigError
 from trainables.mirrors import local_path, mirror_of, shown
 from trainables.nearest import nearest
@@ -65,7 +66,8 @@ def find_earlier(config: SearchConfig) -> list[Earlier]:
 
 def _find(where: str, asked: EarlierRun) -> Earlier:
     paths = RunPaths(local_path(asked.run))
-    fetch_run(paths)
+    with store_reached(paths.root):
+        fetch_run(paths)
     if not paths.root.is_dir():
         raise ConfigError(f"{where}.run: no such run, found {asked.run}; {_remedy(paths)}")
     for path in (paths.config, paths.study):

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from search.mirrored_run import fetch_summary, is_driven
 from search.results import RunPaths
-from search.storage import folder_of_runs
+from search.storage import folder_of_runs, store_reached
 from trainables.errors import ConfigError, VistuneError
 from trainables.mirrors import mirror_of, shown
 from trainables.object_store import names_in, total_size
@@ -61,8 +61,10 @@ def list_runs(storage_path: Path) -> list[RunLine]:
         ConfigError: if there is no such folder.
     """
     if mirror_of(storage_path) is not None:
-        for name in names_in(storage_path):
-            fetch_summary(RunPaths(storage_path / name))
+        with store_reached(storage_path):
+            for name in names_in(storage_path):
+                fetch_summary(RunPaths(storage_path / name))
+            storage_path.mkdir(parents=True, exist_ok=True)  # the copy of an empty folder
     if not storage_path.is_dir():
         raise ConfigError(
             f"{shown(storage_path)}: no such folder, so no runs; give the folder of runs with --storage-path"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from search.mirrored_run import fetch_run
 from search.results import RunPaths
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, first_line
 from trainables.mirrors import local_path, mirror_of, shown
-from trainables.object_store import names_in, size_of
+from trainables.object_store import has_bucket, names_in, size_of
 
 # Ray unpacks the working directory of a job into a folder of this name, and deletes it some time after the job.
 _PACKAGE = "_ray_pkg_"
@@ -43,17 +45,46 @@ def folder_of_runs(given: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+@contextmanager
+def store_reached(path: Path) -> Iterator[None]:
+    """Says in a sentence that a store, in which runs are looked for, cannot be reached or has no such bucket.
+
+    Raises:
+        ConfigError: naming the address, and what a person can do.
+    """
+    mirror = mirror_of(path)
+    if mirror is None:
+        yield
+        return
+    try:
+        if not has_bucket(mirror):
+            raise ConfigError(f"{mirror.uri}: there is no bucket {mirror.bucket}; make it first, or give another one")
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{mirror.uri}: cannot be reached ({error.strerror or first_line(error)}); see to the network, and to "
+            f"credentials and endpoint in the environment ({mirror.variables})"
+        ) from error
+
+
 def find_run(run: str, *, storage_path: Path) -> RunPaths:
     """The run with that name under the storage path, or at that very path.
 
     Raises:
-        ConfigError: if there is none; names the runs there are.
+        ConfigError: if there is none, which names the runs there are; or if their store cannot be reached.
     """
-    for candidate in (storage_path / run, local_path(run)):
+    with store_reached(storage_path), store_reached(local_path(run)):
+        return _find_run(run, storage_path=storage_path)
+
+
+def _find_run(run: str, *, storage_path: Path) -> RunPaths:
+    for candidate in (local_path(run),) if "://" in run else (storage_path / run, local_path(run)):
         paths = RunPaths(candidate)
         fetch_run(paths)
         if paths.config.is_file():
             return paths
+    if "://" in run:
+        raise ConfigError(f"{run}: there is no run; python -m search.list --storage-path {run.rpartition('/')[0]}")
     if mirror_of(storage_path) is not None:
         found = ", ".join(names_in(storage_path)[-8:]) or "none"
         raise ConfigError(f"{run}: no such run in {shown(storage_path)}; runs there: {found}")

@@ -8,6 +8,7 @@ else.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,10 @@ from trainables.errors import ConfigError
 # The stores that are known, and where another server is asked than Amazon's or Google's: by variables that their own
 # programs know.
 _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_CREDENTIALS = {"s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "gs": ("GOOGLE_APPLICATION_CREDENTIALS",)}
 _GCS_RETRIES = timedelta(minutes=1)  # by default it tries for a quarter of an hour
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html, and Google's allow underscores.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _FOLDER = "vistune-mirrors"
 _VARIABLE = "VISTUNE_MIRRORS"
 
@@ -41,6 +45,15 @@ class Mirror:
     @property
     def uri(self) -> str:
         return f"{self.scheme}://{self.key}"
+
+    @property
+    def bucket(self) -> str:
+        return self.key.partition("/")[0]
+
+    @property
+    def variables(self) -> str:
+        """Of the environment, those that say where the store is and who asks."""
+        return ", ".join((*_ENDPOINTS[self.scheme], *_CREDENTIALS[self.scheme]))
 
     @property
     def store(self) -> Any:
@@ -65,8 +78,10 @@ def local_path(given: str) -> Path:
             f"{parts.scheme}://: give bucket and folder alone; credentials and endpoint belong into the environment of "
             "the nodes (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
         )
-    if not parts.netloc:
+    if not _BUCKET.fullmatch(parts.netloc):
         raise ConfigError(f"{given}: names no bucket; give {parts.scheme}://BUCKET/FOLDER")
+    if {"", ".", ".."} & set(parts.path.strip("/").split("/")) and parts.path.strip("/"):
+        raise ConfigError(f"{given}: has an empty part, or one of dots; give {parts.scheme}://BUCKET/FOLDER")
     return mirrors() / parts.scheme / parts.netloc / parts.path.strip("/")
 
 

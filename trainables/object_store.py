@@ -141,6 +141,23 @@ def remove_objects(folder: Path) -> None:
                 mirror.store.delete_file(_child(mirror, name).key)
 
 
+def has_bucket(mirror: Mirror) -> bool:
+    """Whether the bucket of an object is there; also where one may not look at it, but perhaps at what it holds.
+
+    Raises:
+        OSError: if the store cannot be reached.
+    """
+    from pyarrow import fs
+
+    try:
+        found: Any = mirror.store.get_file_info(mirror.bucket)
+    except OSError as error:
+        if any(word in str(error) for word in ("ACCESS_DENIED", "403", "PERMISSION_DENIED")):
+            return True
+        raise
+    return bool(found.type != fs.FileType.NotFound)
+
+
 def size_of(path: Path) -> int | None:
     """Bytes; None where there is no such file, or object."""
     mirror = mirror_of(path)

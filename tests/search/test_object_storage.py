@@ -17,8 +17,10 @@ import pytest
 from optuna.trial import TrialState
 
 from search import mirrored_run
+from search.list import main as list_runs
 from search.mirrored_run import followed, is_driven
 from search.results import RunPaths
+from search.run import main as run
 from tests.object_server import BUCKET, object_server
 from tests.search.cli import TIMEOUT_S, finish, start, summary_of, trials_of, wait_until, write_space
 from trainables.errors import ConfigError
@@ -115,6 +117,50 @@ def test_a_driver_that_lost_its_run_sends_nothing_more(tmp_path: Path, monkeypat
         paths.log.write_text("not for the store")
     assert is_driven(paths), "the other's hold stays"
     assert size_of(paths.log) is None
+
+
+@pytest.mark.parametrize("given", ["s3://../x", "s3://b/../../x", "s3://b/a//c", "gs://b/./x", "s3:///x"])
+def test_an_address_stays_inside_the_copies(given: str) -> None:
+    with pytest.raises(ConfigError, match="BUCKET/FOLDER"):
+        local_path(given)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_bucket_that_is_not_there_is_said_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path))
+    space = write_space(tmp_path / "a")
+    where = ["--storage-path", "s3://nosuchbucket/runs"]
+    told = "s3://nosuchbucket/runs: there is no bucket nosuchbucket; make it first"
+    for main, arguments in ((run, [str(space), "--name", "a"]), (run, ["--resume", "a"]), (list_runs, [])):
+        assert main([*arguments, *where]) == 2
+        assert told in capsys.readouterr().err
+    assert run(["--resume", "s3://nosuchbucket/runs/a"]) == 2
+    assert "there is no bucket nosuchbucket" in capsys.readouterr().err
+    assert not (tmp_path / "vistune-mirrors").exists()
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_that_is_not_in_the_store_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path))
+    assert run(["--resume", f"{URI}/a"]) == 2
+    assert f"{URI}/a: there is no run; python -m search.list --storage-path {URI}" in capsys.readouterr().err
+    assert list_runs(["--storage-path", URI]) == 0
+    assert f"no runs in {URI}" in capsys.readouterr().out
+
+
+def test_a_store_out_of_reach_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path))
+    for main, arguments in ((run, [str(write_space(tmp_path / "a")), "--name", "a"]), (list_runs, [])):
+        assert main([*arguments, "--storage-path", URI]) == 2
+        told = capsys.readouterr().err
+        assert f"{URI}: cannot be reached (" in told and "AWS_ENDPOINT_URL" in told
 
 
 @pytest.mark.ray
