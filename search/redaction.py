@@ -8,27 +8,32 @@ from collections.abc import Mapping
 
 HIDDEN = "***"
 
+_WORDS = r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEY|ACCESS_?KEY|ACCOUNT_?KEY|PRIVATE_?KEY"
 # The value of an environment variable with such a word in its name is a secret: RAY_AUTH_TOKEN, AWS_SECRET_ACCESS_KEY.
-_SECRET_NAME = r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)"
-_SECRET_VARIABLE = re.compile(rf"(?:^|_){_SECRET_NAME}(?:_|$)", re.IGNORECASE)
+_SECRET_VARIABLE = re.compile(rf"(?:^|_)(?:{_WORDS}|PAT|PWD)(?:_|$)|_KEY$", re.IGNORECASE)
 # Shorter ones are words that a text may hold by chance, and no secrets.
 _SHORTEST = 8
 
+_NAME = rf"(?:[\w-]*[_-])?(?:{_WORDS.replace('_', '[_-]')}|Signature)"
+_VALUE = r"(?:(?P<quote>['\"])(?:(?!(?P=quote)).)*(?P=quote)|[^\s'\"&,;]+)"
+_SHOWN = rf"\1\g<quote>{HIDDEN}\g<quote>"
 _PATTERNS = (
-    # https://user:password@host, redis://:password@host
-    (re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)"), HIDDEN),
-    # token=..., --password ..., "api_key": "...", X-Amz-Signature=... of a signed address
+    # https://user:password@host, redis://:password@host; a password may hold anything but blanks and quotes.
+    (re.compile(r"(?<=://)[^/\s:@'\"]*:[^\s'\"]+(?=@)"), HIDDEN),
+    # token=..., password: "...", "api_key": "...", X-Amz-Signature=... or sig=... of a signed address
+    (re.compile(rf"((?<![A-Za-z0-9])(?:{_NAME}|sig)['\"]?\s*[=:]\s*){_VALUE}", re.IGNORECASE), _SHOWN),
+    # --password ...
+    (re.compile(rf"((?<![\w-])--?{_NAME}\s+){_VALUE}", re.IGNORECASE), _SHOWN),
+    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/-]{8,}=*"), rf"\1 {HIDDEN}"),
+    # As they are given out by Hugging Face, GitHub, GitLab, AWS, Google, Slack, OpenAI; and signed JSON.
     (
         re.compile(
-            rf"((?<![A-Za-z0-9])(?:[\w-]*[_-])?(?:{_SECRET_NAME.replace('_', '[_-]')}|Signature)['\"]?"
-            r"(?:\s*[=:]\s*|\s+))(['\"]?)[^\s'\"&,;]+\2",
-            re.IGNORECASE,
+            r"\b(?:hf_[A-Za-z0-9]{20,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}"
+            r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{35}|xox[abeprs]-[\w-]{10,}|sk-[\w-]{20,}"
+            r"|eyJ[\w-]{10,}\.eyJ[\w-]+\.[\w-]+)\b"
         ),
-        rf"\1\2{HIDDEN}\2",
+        HIDDEN,
     ),
-    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/-]{8,}=*"), rf"\1 {HIDDEN}"),
-    # As they are given out by Hugging Face, GitHub, AWS.
-    (re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|gh[opsu]_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16})\b"), HIDDEN),
 )
 
 

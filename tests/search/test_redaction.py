@@ -28,6 +28,14 @@ _HF, _AWS = "hf_" + "aB3" * 10, "AKIA" + "ABCD1234" * 2
         (f"401 for {_HF} at hub", "401 for *** at hub"),
         (f"key {_AWS}", "key ***"),
         ("AWS_SECRET_ACCESS_KEY='abc/def'", "AWS_SECRET_ACCESS_KEY='***'"),
+        ('password="my secret pass" next', 'password="***" next'),
+        ("postgres://u:p@ss/w0rd@host/db", "postgres://***@host/db"),
+        ("--api-key 'a b' --lr 1", "--api-key '***' --lr 1"),
+        ("AccountKey=abc/d==;EndpointSuffix=x", "AccountKey=***;EndpointSuffix=x"),
+        ("https://x.blob/c?sv=1&sig=a%2Fb&se=2", "https://x.blob/c?sv=1&sig=***&se=2"),
+        ("github_pat_" + "1Ab_" * 10, "***"),
+        ("sk-proj-" + "aB3" * 10, "***"),
+        (f"jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{'s' * 20}", "jwt ***"),
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str, told: str) -> None:
@@ -43,6 +51,8 @@ def test_what_looks_like_a_secret_is_hidden(text: str, told: str) -> None:
         "space.arch: unknown architecture, found 'vit_tiny_patch16_224'; write one of resnet18, cnn",
         "trial 3: tokenizer=bert keyboard=us monkey=1",
         "2026-01-02 03:04:05 epoch 3 of 9",
+        "the token was wrong; a password is needed",
+        "pip install git+https://github.com/x/y@v1",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -54,10 +64,14 @@ def test_values_of_secret_variables_are_hidden_wherever_they_stand() -> None:
         "RAY_AUTH_TOKEN": "correct horse",
         "WANDB_API_KEY": "c0ffee" * 3,
         "SHORT_TOKEN": "abc",
+        "GITHUB_PAT": "ghpgithubpat",
+        "DB_PWD": "dbpassword1",
+        "WANDB_KEY": "wandbkey12",
+        "PWD": "/home/me",
         "LANG": "de_DE",
     }
-    text = f"abc de_DE (correct horse) {'c0ffee' * 3}/x"
-    assert redacted(text, environment=environment) == "abc de_DE (***) ***/x"
+    text = f"abc de_DE (correct horse) {'c0ffee' * 3}/x ghpgithubpat dbpassword1 wandbkey12 /home/me"
+    assert redacted(text, environment=environment) == "abc de_DE (***) ***/x *** *** *** /home/me"
 
 
 def test_the_command_of_a_run_is_kept_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
