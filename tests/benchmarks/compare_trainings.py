@@ -32,7 +32,7 @@ SPACES = Path(__file__).parent / "curves"
 
 DEVICES = 2
 # CPU seconds that each device has.
-BUDGETS_S = {"digits": 15.0, "photographs": 30.0}
+BUDGETS_S = {"digits": 15.0, "photographs": 60.0}
 
 COMPARED = (
     RANDOM,
@@ -42,6 +42,7 @@ COMPARED = (
     "Optuna TPE + successive halving",
     "Syne Tune ASHA",
     "Syne Tune ASHA + BORE",
+    "Syne Tune ASHA + CQR",
 )
 
 
