@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from types import TracebackType
 
@@ -12,11 +11,6 @@ from rich.text import Text
 
 from search.live import PLAIN_EVERY_S, REFRESH_PER_S
 from search.progress import Progress, from_event, line, panel
-
-# What Ray writes into the log of a job before the command's own output.
-_RAYS_OWN = re.compile(
-    r"Running entrypoint for job |\[?\d{4}-\d\d-\d\d[ T][\d:,.]+.*(Runtime env is setting up|runtime_env)"
-)
 
 
 class JobView:
@@ -50,9 +44,8 @@ class JobView:
         """One line of the log."""
         now = from_event(text)
         if now is None:
-            if not _RAYS_OWN.match(text):
-                self._close_panel()
-                self._print(text)
+            self._close_panel()
+            self._print(text)
             return
         self._now, self._at = now, time.monotonic()
         if self._live is None:

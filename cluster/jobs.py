@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import shlex
 import time
 import uuid
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import requests
 
 from cluster.package import Package
+from search.redaction import redacted
 from trainables.errors import ConfigError, VistuneError, first_line
 
 # Under what a job's metadata say which run it works on.
@@ -36,6 +39,12 @@ _TOKEN_REMEDY = (
 )
 _RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+# Exit status of a search that was refused before it began: another process runs it, or its folder is not there.
+_REFUSED = 2
+# What Ray writes into the log of a job before the command's own output.
+_RAYS_OWN = re.compile(
+    r"Running entrypoint for job |\[?\d{4}-\d\d-\d\d[ T][\d:,.]+.*(Runtime env is setting up|runtime_env)"
+)
 
 
 class ClusterError(VistuneError):
@@ -65,27 +74,35 @@ class Job:
     def ended(self) -> bool:
         return self.status in ENDED
 
+    @property
+    def refused(self) -> bool:
+        return self.exit_code == _REFUSED
+
 
 class Cluster:
     """A cluster's job server.
+
+    Attributes:
+        shown: its address as it may be printed and kept.
 
     Raises:
         ClusterError: if nothing answers at the address, or the token is missing or wrong.
     """
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
-        if not address.startswith(("http://", "https://")):
+        self._address = address.rstrip("/")
+        self.shown = redacted(self._address)
+        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
             raise ConfigError(
-                f"--address: {address!r} is no address of a job server; give that of the head node's dashboard, for "
+                f"--address: {self.shown!r} is no address of a job server; give that of the head node's dashboard, for "
                 "instance http://HEAD:8265"
             )
         use_token_if_there()
-        from ray.job_submission import JobSubmissionClient
+        from cluster.job_client import JobClient
 
         logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each request
-        with told(self.address), _only_this_address():
-            self._client = JobSubmissionClient(self.address)
+        with told(self.shown), _only_this_address():
+            self._client = JobClient(self._address)
         logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
 
@@ -95,7 +112,7 @@ class Cluster:
         """Sends a package, unless the cluster has it, and starts a command in it on the head node; returns the job."""
         metadata = {RUN: run, KIND: kind, **({} if storage is None else {STORAGE: storage})}
         job = f"{kind}-{run}-{uuid.uuid4().hex[:6]}"
-        with TemporaryDirectory() as folder, told(self.address):
+        with TemporaryDirectory() as folder, told(self.shown):
             archive = Path(folder) / "package.zip"
             package.write(archive)
             return str(
@@ -109,12 +126,14 @@ class Cluster:
             )
 
     def job(self, name: str) -> Job:
-        """The job of that name, or the latest search of the run of that name.
+        """The job of that name, or the search of the run of that name: the one that goes on, else the latest.
+
+        A search that was refused (since the run was under way, for instance) stands for the run only if no other does.
 
         Raises:
             ClusterError: if there is neither; names the searches there are.
         """
-        with told(self.address):
+        with told(self.shown):
             jobs = [_job(details) for details in self._client.list_jobs() if details.submission_id]
         for job in jobs:
             if job.id == name:
@@ -122,13 +141,13 @@ class Cluster:
         searches = sorted((job for job in jobs if job.id.startswith("search-")), key=lambda job: job.started_ms)
         of_run = [job for job in searches if job.run == name]
         if of_run:
-            return of_run[-1]
+            return latest(of_run)
         known = ", ".join(f"{job.id} ({job.status.lower()})" for job in searches[-8:]) or "none"
-        raise ClusterError(f"{self.address}: no job or run {name!r}; searches there: {known}")
+        raise ClusterError(f"{self.shown}: no job or run {name!r}; searches there: {known}")
 
     def stop(self, job: str) -> None:
         """Asks a job to end; returns at once."""
-        with told(self.address):
+        with told(self.shown):
             self._client.stop_job(job)
 
     def follow(self, job: str, *, lost: Callable[[str], None] | None = None) -> Iterator[str]:
@@ -151,16 +170,16 @@ class Cluster:
                     new, skip = chunk[skip:], max(0, skip - len(chunk))
                     read += len(new)
                     *lines, rest = (rest + new).split("\n")
-                    yield from lines
+                    yield from (line for line in lines if not _RAYS_OWN.match(line))
                 if self.job(job).ended:
                     break
                 time.sleep(_RETRY_S[0])  # the server let go of the log, not of the job
             except (ClusterError, RuntimeError, OSError, aiohttp.ClientError) as error:
                 if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in (401, 403):
-                    raise _refusal(self.address, missing=error.status == 401) from error
+                    raise _refusal(self.shown, missing=error.status == 401) from error
                 failures += 1
                 if failures > len(_RETRY_S):
-                    raise ClusterError(f"{self.address}: the connection is lost ({first_line(error)})") from error
+                    raise ClusterError(f"{self.shown}: the connection is lost ({first_line(error)})") from error
                 if lost is not None:
                     lost(first_line(error))
                 time.sleep(_RETRY_S[failures - 1])
@@ -168,11 +187,41 @@ class Cluster:
             yield rest
 
 
+def latest(searches: Sequence[Job]) -> Job:
+    """Of the searches of one run that which goes on, else the one that began last; refused ones last of all."""
+    return max(searches, key=lambda job: (not job.ended, not job.refused, job.started_ms))
+
+
 def use_token_if_there() -> None:
-    """Has Ray send the token that this machine has; it does so only when told, before it is imported."""
-    token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if token or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    """Has Ray send the token that this machine has; it does so only when told, before it is imported.
+
+    Raises:
+        ConfigError: if the file that should hold it is not there or has none, or it cannot be sent.
+    """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        where = "$RAY_AUTH_TOKEN"
+    elif path:
+        where = f"$RAY_AUTH_TOKEN_PATH: {path}"
+        token = _read_token(Path(path), where)
+    elif (Path.home() / ".ray" / "auth_token").is_file():
+        where = "~/.ray/auth_token"
+        token = _read_token(Path.home() / ".ray" / "auth_token", where)
+    else:
+        return
+    if not token.isascii() or not token.isprintable():
+        raise ConfigError(f"{where}: holds characters that no token has; {_TOKEN_REMEDY}")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _read_token(path: Path, where: str) -> str:
+    try:
+        token = path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read ({error.strerror}); {_TOKEN_REMEDY}") from error
+    if not token:
+        raise ConfigError(f"{where}: is empty; {_TOKEN_REMEDY}")
+    return token
 
 
 @contextmanager
@@ -190,7 +239,13 @@ def told(address: str) -> Iterator[None]:
             f"{address}: nothing answers there; is the cluster up, is its dashboard on that port, and is there a way "
             "to it (for instance ssh -N -L 8265:127.0.0.1:8265 HEAD, then --address http://127.0.0.1:8265)?"
         ) from error
+    except requests.exceptions.Timeout as error:
+        raise ClusterError(f"{address}: something accepts there, but does not answer; is it the job server?") from error
     except (RuntimeError, requests.exceptions.RequestException, ValueError) as error:
+        if "Jobs API is not supported" in str(error):
+            raise ClusterError(
+                f"{address}: what answers there is not Ray's job server; give the address of the head node's dashboard"
+            ) from error
         raise ClusterError(f"{address}: {first_line(error)}") from error
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from cluster.archive import MARK
 from trainables.errors import ConfigError
 
 IGNORE_FILES = (".gitignore", ".vistuneignore")
@@ -31,12 +32,35 @@ ALWAYS_IGNORED = (
     # What is nobody else's business.
     ".env",
     ".env.*",
+    ".envrc",
     ".netrc",
+    ".pgpass",
+    ".git-credentials",
+    ".npmrc",
+    ".pypirc",
+    ".boto",
+    ".s3cfg",
     ".ssh/",
     ".aws/",
+    ".kube/",
+    ".docker/",
+    ".gnupg/",
     "*.pem",
     "*.key",
+    "*.p12",
+    "*.pfx",
+    "*.kdbx",
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
     "auth_token",
+    "token.txt",
+    "credentials",
+    "*credentials*.json",
+    "secrets.json",
+    "secrets.toml",
+    "secrets.y*ml",
 )
 
 MAX_MIB = 20.0
@@ -52,6 +76,9 @@ _ARCHIVE_SUFFIXES = frozenset((".zip", ".tar", ".tgz", ".gz", ".7z"))
 # A zip file with these times is the same whenever it is made, so that the cluster knows a package it has already.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _SHOWN = 5
+_PACKAGES = ("cluster", "search", "trainables")
+_INSTALLED = Path(__file__).parents[1]
+_ENTRY = Path("search/run.py")
 _DATA_REMEDY = "data are not sent: copy them to the nodes once, and give their path there (-o task.data.root=...)"
 
 
@@ -61,12 +88,14 @@ class Package:
 
     Attributes:
         files: relative to the root, sorted.
+        code: of vistune itself, likewise relative to the folder it is installed in; empty where the root has it.
         num_bytes: of all files together, uncompressed.
     """
 
     root: Path
     files: tuple[Path, ...]
     num_bytes: int
+    code: tuple[Path, ...] = ()
 
     @property
     def mib(self) -> float:
@@ -75,15 +104,15 @@ class Package:
     def write(self, path: Path) -> None:
         """Writes it as a zip file, byte for byte the same for the same files."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in self.files:
+            for file, source in [(file, self.root) for file in self.files] + [(file, _INSTALLED) for file in self.code]:
                 entry = zipfile.ZipInfo(file.as_posix(), date_time=_EPOCH)
                 entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = ((self.root / file).stat().st_mode & 0o777 | 0o600) << 16
-                archive.writestr(entry, (self.root / file).read_bytes())
+                entry.external_attr = ((source / file).stat().st_mode & 0o777 | 0o600) << 16
+                archive.writestr(entry, (source / file).read_bytes())
 
 
 def collect(root: Path, *, max_mib: float = MAX_MIB) -> Package:
-    """The files of a folder that are to be sent.
+    """The files of a folder that are to be sent, and vistune's own code where the folder is no checkout of it.
 
     Args:
         max_mib: most that all files together may have, in MiB, uncompressed.
@@ -93,9 +122,10 @@ def collect(root: Path, *, max_mib: float = MAX_MIB) -> Package:
             `.vistuneignore` leave them out.
     """
     root = root.absolute()
-    files = tuple(sorted(_files(root, _ignored(root))))
+    files = tuple(sorted(_files(root, [_Ignored(Path(), _spec(ALWAYS_IGNORED, root))])))
     sizes = {file: (root / file).stat().st_size for file in files}
-    package = Package(root, files, sum(sizes.values()))
+    code = () if _ENTRY in files else _own_code(files)
+    package = Package(root, files, sum(sizes.values()) + sum((_INSTALLED / file).stat().st_size for file in code), code)
     problems = [*_results(root, files), *_environments(files), *_images(files), *_data(sizes)]
     if not problems and package.mib > max_mib:
         problems = _too_large(sizes, package, max_mib=max_mib)
@@ -104,29 +134,82 @@ def collect(root: Path, *, max_mib: float = MAX_MIB) -> Package:
     return package
 
 
-def _ignored(root: Path) -> GitIgnoreSpec:
-    lines = list(ALWAYS_IGNORED)
+@dataclass(frozen=True)
+class _Ignored:
+    """What the ignore files of one folder say of what lies below it."""
+
+    folder: Path
+    spec: GitIgnoreSpec
+
+    def says(self, path: Path, *, is_folder: bool) -> bool | None:
+        """Whether a path is left out; None where these files say nothing of it."""
+        return self.spec.check_file(f"{path.relative_to(self.folder).as_posix()}{'/' if is_folder else ''}").include
+
+
+def _rules(root: Path, folder: Path) -> list[_Ignored]:
+    """Those of a folder's own ignore files."""
+    rules = []
     for name in IGNORE_FILES:
-        if (root / name).is_file():
-            lines += (root / name).read_text(encoding="utf-8").splitlines()
+        file = root / folder / name
+        if file.is_file():
+            try:
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start})") from error
+            rules.append(_Ignored(folder, _spec(lines, file)))
+    return rules
+
+
+def _spec(lines: Iterable[str], where: Path) -> GitIgnoreSpec:
     try:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
-        raise ConfigError(f"{root}: a pattern of {' or '.join(IGNORE_FILES)} cannot be read: {error}") from error
+        raise ConfigError(f"{where}: a pattern cannot be read: {error}") from error
 
 
-def _files(root: Path, ignored: GitIgnoreSpec, folder: Path = Path()) -> Iterator[Path]:
+def _files(root: Path, rules: Sequence[_Ignored], folder: Path = Path()) -> Iterator[Path]:
+    """All files below a folder but those left out: of several rules the deepest that says anything counts."""
+    rules = [*rules, *_rules(root, folder)]
     with os.scandir(root / folder) as entries:
         for entry in entries:
             path = folder / entry.name
-            # Links to folders are not followed: they lead to data more often than to code.
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if ignored.match_file(f"{path.as_posix()}/" if entry.is_dir() else path.as_posix()):
+            said = (rule.says(path, is_folder=entry.is_dir()) for rule in reversed(rules))
+            if next((each for each in said if each is not None), False):
                 continue
-            if is_folder:
-                yield from _files(root, ignored, path)
+            # Links to folders are not followed: they lead to data more often than to code.
+            if entry.is_dir(follow_symlinks=False):
+                if not (root / path / MARK).is_file():  # a run that was fetched from a cluster
+                    yield from _files(root, rules, path)
             elif entry.is_file():
-                yield path
+                yield _told(path, root)
+
+
+def _told(path: Path, root: Path) -> Path:
+    """Refuses a name that the cluster could not be told."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{root}: the name of {str(path)!r} is no UTF-8; give it another one, or leave it out"
+        ) from error
+    return path
+
+
+def _own_code(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Vistune as it is installed here, for a folder that holds spaces only.
+
+    Raises:
+        ConfigError: if the folder has something else under one of these names.
+    """
+    clash = sorted({file.parts[0] for file in files if file.parts[0] in _PACKAGES})
+    if clash:
+        raise ConfigError(
+            f"{clash[0]}: the name is that of a package of vistune, which is sent along, as this folder is no checkout "
+            "of it; give it another name, or leave it out with a line in .vistuneignore"
+        )
+    found = [path for package in _PACKAGES for path in (_INSTALLED / package).rglob("*") if path.is_file()]
+    own = [path.relative_to(_INSTALLED) for path in found if "__pycache__" not in path.parts]
+    return tuple(sorted(own))
 
 
 def _results(root: Path, files: Sequence[Path]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 from datetime import datetime
@@ -39,17 +40,20 @@ def new_name(options: argparse.Namespace, config: SearchConfig) -> str:
 
 
 def check_free(folder: Path, *, known: bool) -> None:
-    """Refuses to put a run where another lies.
+    """Refuses to put a run where another lies, or where nothing can be written.
 
     Args:
         known: whether a folder that was fetched before may be there.
 
     Raises:
-        ConfigError: if the folder is there already, and is not such a one.
+        ConfigError: if the folder is there already, and is not such a one; or cannot be made.
     """
     if folder.exists() and not (known and (folder / MARK).is_file()):
         remedy = "give another --results folder" if known else "give another --name, or go on with --resume"
         raise ConfigError(f"{folder}: there is a run of this name here, which would be overwritten; {remedy}")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--results: nothing can be written to {there}; give another folder, or --no-fetch")
 
 
 def read_space(options: argparse.Namespace, root: Path) -> tuple[SearchConfig, Path]:
@@ -74,6 +78,11 @@ def check_paths(config: SearchConfig, space: Path, package: Package) -> None:
     if space not in package.files:
         raise ConfigError(f"{space}: is left out of the package by an ignore file; take it back with !/{space}")
     data = config.task.data
+    if data.root is None and data.name not in ("digits", "csv"):
+        raise ConfigError(
+            f"{space}: task.data.root: {data.name} would lie in data/ of the job's folder, which is deleted after it; "
+            "say where its files lie on the nodes, or are to be downloaded to: -o task.data.root=/PATH/ON/THE/NODES"
+        )
     for name, value in (("root", data.root), ("csv", data.csv)):
         hub = data.name == "huggingface" and value is not None and not Path(value).exists()
         if value is not None and not hub and not _is_absolute(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except VistuneError as error:
             print(error, file=sys.stderr)
             return UNUSABLE
+        except OSError as error:
+            print(f"{error.filename or 'this machine'}: {error.strerror or error}", file=sys.stderr)
+            return UNUSABLE
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
@@ -64,7 +68,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument("--stop", metavar="RUN", help="end a search that runs there, so that it can be resumed")
     what.add_argument("--fetch", metavar="RUN", help="only bring a run's results here")
     search = parser.add_argument_group("of the search, as for search.run")
-    search.add_argument("-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    search.add_argument(
+        "-o", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override a field of the YAML by its dotted key; may be repeated",
+    )  # fmt: skip
     search.add_argument("--name", help="name of the run (default: the space's name and the time)")
     search.add_argument("--extend", action="append", default=[], metavar="+N", help="with --resume: a new budget")
     search.add_argument("--tensorboard", action="store_true", help="serve the curves on the head node's loopback")
@@ -78,8 +85,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     here.add_argument("--results", type=Path, default=Path("results"), help="folder for what is fetched")
     here.add_argument("--detach", action="store_true", help="do not follow the search")
     here.add_argument("--no-fetch", action="store_true", help="do not bring the results here at the end")
-    here.add_argument("--fetch-mib", type=float, default=256.0, help="most that the results may have (default 256)")
-    here.add_argument("--package-mib", type=float, default=20.0, help="most that is sent (default 20)")
+    here.add_argument("--fetch-mib", type=_mib, default=256.0, help="most that the results may have (default 256)")
+    here.add_argument("--package-mib", type=_mib, default=20.0, help="most that is sent (default 20)")
     options = parser.parse_args(arguments)
     other = options.resume or options.attach or options.stop or options.fetch
     if bool(options.space) == bool(other):
@@ -92,6 +99,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not options.address:
         parser.error("give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")
     return options
+
+
+def _mib(text: str) -> float:
+    """A size, for argparse."""
+    value = float(text)  # argparse says what is no number
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, found {text}")
+    return value
 
 
 def _act(options: argparse.Namespace, console: Console) -> int:
@@ -127,8 +142,8 @@ def _submit(options: argparse.Namespace, console: Console) -> int:
     storage = options.storage_path or (None if options.space else _storage_of(cluster, run))
     command = search_command(options, space=space, run=run, storage=storage)
     name = cluster.submit(command, package=package, run=run, kind="search", storage=storage)
-    sent = f"{len(package.files)} files, {package.mib:.1f} MiB"
-    console.print(f"submitted [bold]{name}[/bold] to {cluster.address} ({sent})", highlight=False, soft_wrap=True)
+    sent = f"{len(package.files) + len(package.code)} files, {package.mib:.1f} MiB"
+    console.print(f"submitted [bold]{name}[/bold] to {cluster.shown} ({sent})", highlight=False, soft_wrap=True)
     if options.detach:
         _describe_ways(console, cluster, run)
         return SUCCESS
@@ -176,8 +191,9 @@ def _follow(options: argparse.Namespace, console: Console, cluster: Cluster, job
     if job.run is not None and status != UNUSABLE and not options.no_fetch:
         try:
             _fetch(options, console, cluster, job.run, storage=job.storage)
-        except VistuneError as error:
-            print(f"the results could not be fetched: {error}", file=sys.stderr)
+        except (VistuneError, OSError) as error:
+            again = f"python -m cluster.submit --fetch {job.run} --address {cluster.shown}"
+            print(f"the results could not be fetched: {error}\nonce that is seen to: {again}", file=sys.stderr)
             return status or FAILED
     if status == INTERRUPTED:
         console.print(f"[dim]go on    [/dim]  python -m cluster.submit --resume {job.run}", soft_wrap=True)
@@ -208,7 +224,7 @@ def _fetch(options: argparse.Namespace, console: Console, cluster: Cluster, run:
         name = cluster.submit(command, package=package, run=run, kind="fetch", storage=storage)
         num_files = received(cluster.follow(name), archive, max_mib=options.fetch_mib)
         archive.seek(0)
-        mark = {"address": cluster.address, "run": run, "storage": storage}
+        mark = {"address": cluster.shown, "run": run, "storage": storage}
         size = unpack(archive, options.results / run, num_files=num_files, max_mib=options.fetch_mib, mark=mark)
     console.print(
         f"[dim]fetched  [/dim]  {options.results / run} ({num_files} files, {size / 2**20:.1f} MiB)",
@@ -229,7 +245,7 @@ def _storage_of(cluster: Cluster, run: str) -> str | None:
 
 def _describe_ways(console: Console, cluster: Cluster, run: str | None) -> None:
     for label, option in (("follow", "--attach"), ("stop", "--stop"), ("results", "--fetch")):
-        text = f"python -m cluster.submit {option} {run} --address {cluster.address}"
+        text = f"python -m cluster.submit {option} {run} --address {cluster.shown}"
         console.print(f"[dim]{label:<9}[/dim]  {text}", highlight=False, soft_wrap=True)
 
 

@@ -70,7 +70,7 @@ def test_only_the_command_lines_print() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    commands = ("run", "predict", "samples", "list", "compare", "export", "plan", "simulate")
+    commands = ("run", "predict", "samples", "list", "compare", "report", "export", "plan", "simulate")
     assert printing <= {*(f"search.{name}" for name in commands), "cluster.submit", "cluster.pack"}
 
 

@@ -127,8 +127,11 @@ def read_weights(file: Path) -> State:
         with torch.device("cpu"):
             found = load_state_dict(str(file), device="cpu", weights_only=True)
     except Exception as error:  # what a reader of changed bytes raises may be anything: struct.error, IndexError, ...
+        # torch's own text goes on to say how all would be loaded, which is not done here.
+        refused = "Weights only load failed" in str(error)
+        why = "it holds Python objects, which could run code" if refused else first_line(error)
         raise ModelError(
-            f"weights: {file} cannot be read as weights ({first_line(error)}); it may be damaged, or hold more than "
+            f"weights: {file} cannot be read as weights ({why}); it may be damaged, or hold more than "
             "tensors: save a state dictionary, torch.save(model.state_dict(), PATH)"
         ) from error
     state = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}

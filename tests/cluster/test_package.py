@@ -40,6 +40,10 @@ def test_what_nobody_needs_there_is_left_out(checkout: Path) -> None:
         ".env",
         "secrets/server.pem",
         "auth_token",
+        ".git-credentials",
+        "keys/id_rsa",
+        "gcp-credentials.json",
+        "secrets.yaml",
     ):
         write(checkout / name, "x")
     assert names(checkout) == ["search/run.py", "spaces/x.yaml"]
@@ -51,6 +55,42 @@ def test_ignore_files_are_honoured_and_the_later_line_wins(checkout: Path) -> No
     write(checkout / ".gitignore", "*.txt\nlocal.cfg\n")
     write(checkout / ".vistuneignore", "# comment\n!/notes/a.txt\n.*ignore\n")
     assert names(checkout) == ["notes/a.txt", "search/run.py", "spaces/x.yaml"]
+
+
+def test_ignore_files_in_folders_count_for_these(checkout: Path) -> None:
+    for name in ("notes/big/x.txt", "notes/keep.log", "notes/other.log", "big/x.txt"):
+        write(checkout / name, "x")
+    write(checkout / ".gitignore", "*.log\n.*ignore\n")
+    write(checkout / "notes" / ".gitignore", "/big/\n!keep.log\n")
+    assert names(checkout) == ["big/x.txt", "notes/keep.log", "search/run.py", "spaces/x.yaml"]
+
+
+def test_runs_that_were_fetched_are_never_sent(checkout: Path) -> None:
+    for name in ("study.log", "config.yaml", ".fetched.json"):
+        write(checkout / "out" / "first" / name, "{}")
+    assert names(checkout) == ["search/run.py", "spaces/x.yaml"]
+
+
+def test_what_cannot_be_sent_is_named(checkout: Path) -> None:
+    write(checkout / "notes" / ".vistuneignore", b"\xff\xfe")
+    assert f"{checkout}/notes/.vistuneignore: is no text in UTF-8" in refusal(checkout)
+    (checkout / "notes" / ".vistuneignore").unlink()
+    write(checkout / os.fsdecode(b"caf\xe9.txt"), "x")
+    assert "the name of 'caf\\udce9.txt' is no UTF-8" in refusal(checkout)
+
+
+def test_spaces_alone_are_sent_with_the_code_that_is_installed(tmp_path: Path) -> None:
+    write(tmp_path / "my.yaml", "space: {}")
+    package = collect(tmp_path)
+    assert [file.as_posix() for file in package.files] == ["my.yaml"]
+    package.write(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        sent = set(archive.namelist())
+        assert archive.read("search/run.py") == (Path(__file__).parents[2] / "search" / "run.py").read_bytes()
+    assert {"my.yaml", "cluster/pack.py", "trainables/train.py", "search/report_page.css"} <= sent
+    assert not [name for name in sent if "__pycache__" in name]
+    write(tmp_path / "search" / "mine.py", "x")
+    assert "search: the name is that of a package of vistune" in refusal(tmp_path)
 
 
 def test_links_to_folders_are_not_followed(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

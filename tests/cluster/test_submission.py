@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -10,6 +11,7 @@ from unittest import mock
 import pytest
 
 from cluster.archive import MARK
+from cluster.jobs import Job, latest
 from cluster.submit import main
 from tests.images import write_classes
 from tests.search.cli import TINY, write_space
@@ -55,6 +57,62 @@ def test_images_that_are_here_only(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert "-o task.data.root=/PATH/ON/THE/NODES" in told
 
 
+def test_files_of_a_known_data_set_need_a_place_that_stays(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path, task={"data": {"name": "cifar10", "download": True}})
+    assert "task.data.root: cifar10 would lie in data/ of the job's folder" in refused(capfd, "space.yaml")
+
+
+def test_results_that_could_not_be_written_here(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path)
+    (tmp_path / "file").touch()
+    told = refused(capfd, "space.yaml", "--results", str(tmp_path / "file" / "below"))
+    assert f"--results: nothing can be written to {tmp_path / 'file'}" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(None, "cannot be read (No such file"), ("\n", "is empty"), ("tokén", "that no token has")]
+)
+def test_a_token_that_cannot_be_sent(
+    tmp_path: Path, content: str | None, told: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_space(tmp_path)
+    path = tmp_path.parent / f"{tmp_path.name}.token"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    found = refused(capfd, "space.yaml")
+    assert f"$RAY_AUTH_TOKEN_PATH: {path}: " in found or f"$RAY_AUTH_TOKEN_PATH: {path} " in found
+    assert told in found and "ray get-auth-token" in found
+
+
+def test_a_server_that_never_answers_is_given_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster import job_client
+
+    monkeypatch.setattr(job_client, "TIMEOUT_S", (0.5, 0.5))
+    write_space(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://me:pa55word@127.0.0.1:{server.getsockname()[1]}"
+        assert main(["space.yaml", "--address", address]) == 2
+    told = capfd.readouterr().err
+    assert "something accepts there, but does not answer" in told
+    assert "pa55word" not in told
+
+
+def test_the_search_that_goes_on_stands_for_its_run() -> None:
+    def job(name: str, status: str, exit_code: int | None, started_ms: int) -> Job:
+        return Job(f"search-a-{name}", status, "a", None, exit_code, "", started_ms)
+
+    first, refused = job("1", "RUNNING", None, 1), job("2", "FAILED", 2, 2)
+    assert latest([first, refused]) is first
+    ended, again = job("3", "SUCCEEDED", 0, 3), job("4", "FAILED", 1, 4)
+    assert latest([ended, refused]) is ended
+    assert latest([ended, again, refused]) is again
+    assert latest([refused]) is refused
+
+
 def test_weights_that_are_here_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_space(tmp_path, space={**TINY["space"], "weights": "results/first"})
     (tmp_path / "results" / "first").mkdir(parents=True)
@@ -90,6 +148,7 @@ def test_a_folder_of_the_cluster_is_absolute(tmp_path: Path, capfd: pytest.Captu
         (["space.yaml", "--attach", "a"], "give a space file, or one of --resume"),
         (["--stop", "a", "--name", "b"], "-o and --name are for a new search"),
         (["--fetch", "a", "--extend", "+3"], "give --resume RUN with it"),
+        (["space.yaml", "--package-mib", "nan"], "must be above 0 and finite, found nan"),
     ],
 )
 def test_commands_that_contradict_themselves(
@@ -107,3 +166,5 @@ def test_an_address_is_needed_and_is_that_of_a_job_server(tmp_path: Path, capfd:
     assert "give --address http://HEAD:8265" in capfd.readouterr().err
     assert main(["space.yaml", "--address", "head:6379"]) == 2
     assert "'head:6379' is no address of a job server" in capfd.readouterr().err
+    assert main(["space.yaml", "--address", "http://"]) == 2
+    assert "'http:' is no address of a job server" in capfd.readouterr().err

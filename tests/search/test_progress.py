@@ -64,7 +64,6 @@ def shown(*lines: str, terminal: bool) -> str:
 def test_without_a_terminal_events_become_lines() -> None:
     noted = replace(NOW, note="starting Ray")
     out = shown(
-        "Running entrypoint for job x: python",
         "searching first [bold]",
         noted.to_event(),
         noted.to_event(),
