@@ -26,12 +26,27 @@ _log = logging.getLogger(__name__)
 
 # Where an autoscaler says what it does. Without one Ray's monitor writes it too, each node then being its own type.
 _STATUS = "__autoscaling_status"
+_NODE = re.compile(r"Node Id: ([0-9a-f]{8,})")
 _OWN_TYPE = re.compile(r"(node|local)_[0-9a-f]+")
+
+
+# Nodes that this process has ever seen leave; a number is never given again.
+_seen_leaving: set[str] = set()
 
 
 def leaving_nodes() -> set[str]:
     """Numbers of the nodes of which Ray has been told that they go, and which are still there."""
-    return set(ray_state.get_draining_nodes())
+    leaving = set(ray_state.get_draining_nodes())
+    _seen_leaving.update(leaving)
+    return leaving
+
+
+def was_taken_back(text: str) -> bool:
+    """Whether an error of Ray names a node that had been told to leave, as far as this process has looked.
+
+    Ray itself calls a node taken back only once the time of its notice is over; many go before.
+    """
+    return any(number in _seen_leaving for number in _NODE.findall(text))
 
 
 def read_cluster() -> Cluster:

@@ -14,11 +14,12 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from search.cluster_state import was_taken_back
 from search.dominance import Losses
 from search.interruptions import interruption_from_text, interruption_of
 from search.launch import FAILURE
 from search.ledger import Status, TrialRecord, best_until
-from search.restarts import Interruption
+from search.restarts import Interruption, Kind
 from trainables.metric_names import is_better
 
 
@@ -185,7 +186,10 @@ def _told_by_ray(trial: Trial) -> Interruption:
     # Tune keeps the errors of actors and tasks, in its scratch folder on this machine; of others it keeps the text.
     kept = Path(trial.pickled_error_file) if trial.pickled_error_file else None
     if kept is not None and kept.exists():
-        known = interruption_of(cloudpickle.loads(kept.read_bytes()))
+        error = cloudpickle.loads(kept.read_bytes())
+        known = interruption_of(error)
+        if known is not None and known.kind is Kind.LOST and was_taken_back(str(error)):
+            return Interruption(Kind.PREEMPTED, known.message)
         if known is not None:
             return known
     error_file = Path(trial.error_file) if trial.error_file else None

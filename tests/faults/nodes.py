@@ -53,12 +53,21 @@ def added(case: Case) -> None:
 
 def drain(case: Case) -> None:
     """A spot notice: the node says that it goes, and is gone when its time is over."""
+    _taken_back(case, promised_s=_NOTICE_S)
+
+
+def early_drain(case: Case) -> None:
+    """The same, but it is gone long before its time is over."""
+    _taken_back(case, promised_s=12 * _NOTICE_S)
+
+
+def _taken_back(case: Case, *, promised_s: int) -> None:
     # Not late in a trial, which else ends before the node goes.
     case.begin(epochs=(2, 60), of_trial=0 if case.has_groups else None)
     name = case.busy_worker()
 
     def notice() -> None:
-        case.cluster.run_on(name, "bash", ROOT / "cluster" / "drain_node.sh", str(_NOTICE_S))
+        case.cluster.run_on(name, "bash", ROOT / "cluster" / "drain_node.sh", str(promised_s))
         time.sleep(_NOTICE_S)  # programs of a host see their own children only, so the script did not wait for Ray
 
     case.strike(notice)
