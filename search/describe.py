@@ -177,6 +177,10 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
         console.print(f"trials {restarts}, each from its last checkpoint", highlight=False)
     for name, count in outcome.refused.items():
         console.print(f"{count} proposal(s) not run: {name} above {config.limits[name]:g}", highlight=False)
+    if outcome.refused and not outcome.records:
+        console.print(
+            "[yellow]no proposal kept to the limits[/yellow]: raise them, or let the space hold smaller networks"
+        )
     if outcome.final is not None:
         _describe_final(console, outcome.final)
     if outcome.test is not None:
@@ -203,7 +207,9 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     if outcome.state == "finished":
         lines.append(("predict", f"python -m search.predict {named} IMAGE..."))
     else:
-        lines.append(("resume", f"python -m search.run --resume {named}"))
+        is_spent = outcome.reason is not None and outcome.reason.endswith("is used up")
+        more = " --extend +1h" if is_spent and outcome.state == "failed" else ""
+        lines.append(("resume", f"python -m search.run --resume {named}{more}"))
     for label, text in lines:  # never wrapped: they are there to be copied
         console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)
 

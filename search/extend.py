@@ -54,18 +54,21 @@ def used_by(config: SearchConfig, paths: RunPaths) -> Used:
     )
 
 
-def extended(config: SearchConfig, used: Used, asked: Sequence[str]) -> SearchConfig:
+def extended(config: SearchConfig, used: Used, asked: Sequence[str], *, ended: bool = True) -> SearchConfig:
     """The search with a budget that ends where the extensions say; limits of other kinds no longer hold.
 
     A run that has used up its time would otherwise end at once, however many trials it is given.
 
     Args:
         asked: +30, +2h, +500epochs, +8device-hours; of several, whichever comes first.
+        ended: whether the run has ended by itself. Of one that has not, what was left of its budget comes on top.
 
     Raises:
         ConfigError: for an extension that is none of these, or two of a kind.
     """
     budget: dict[str, Any] = {}
+    if not ended:
+        used = _with_what_was_left(used, config.budget)
     for text in asked:
         kind, limit = _limit(text, used)
         if kind in budget:
@@ -84,6 +87,15 @@ def record_extension(config: SearchConfig, paths: RunPaths, asked: Sequence[str]
     }
     write_json(paths.environment, {**before, "extended": [*before.get("extended", []), note]})
     write_text(paths.config, to_yaml(config))
+
+
+def _with_what_was_left(used: Used, budget: BudgetConfig) -> Used:
+    return Used(
+        trials=max(used.trials, budget.trials or 0),
+        epochs=max(used.epochs, budget.epochs or 0),
+        device_hours=max(used.device_hours, budget.device_hours or 0.0),
+        elapsed_s=max(used.elapsed_s, budget.time_s or 0.0),
+    )
 
 
 def _limit(text: str, used: Used) -> tuple[str, Any]:

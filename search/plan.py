@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--speed", type=float, default=1.0, metavar="X", help="of its devices, this machine's being 1 (default 1)"
     )
     options = parser.parse_args(arguments)
-    if (options.trials_at_a_time or 1) < 1 or options.speed <= 0:
+    if (options.trials_at_a_time is not None and options.trials_at_a_time < 1) or not 0 < options.speed < math.inf:
         parser.error("--trials-at-a-time must be at least 1 and --speed above 0")
     try:
         return _plan(options)
@@ -100,13 +101,14 @@ def estimate(config: SearchConfig, costs: Sequence[Cost], *, concurrent: int, sp
         trials = max(1, round(limits[ends_by]))
     population = expected_population(config, trials=trials, concurrent=concurrent)
     work_s = population.epochs * epoch_s
+    shared_s = work_s / min(_devices(config, concurrent), trials)  # where several trials share a device
     weights = mean(each.num_params for each in costs if each.problem is None) * 4
     kept = min(trials, config.keep.top or trials)
     return Estimate(
         population=population,
         concurrent=concurrent,
         epoch_s=epoch_s,
-        wall_s=work_s / min(_devices(config, concurrent), trials),
+        wall_s=min(max(shared_s, population.longest * epoch_s), config.budget.time_s or math.inf),
         device_hours=work_s * devices / 3600,
         ends_by=ends_by,
         disk_gib=weights * (kept + _CHECKPOINT * concurrent) / _GIB,

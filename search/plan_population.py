@@ -23,11 +23,13 @@ class Population:
     Attributes:
         reached: mean number of trials that reach each epoch at which trials are compared, and the last.
         epochs: mean number of epochs over all trials.
+        longest: epochs from the first trial's start to the last one's end, each trial as fast as alone.
     """
 
     trials: int
     reached: dict[int, float]
     epochs: float
+    longest: float
 
 
 def expected_population(config: SearchConfig, *, trials: int, concurrent: int = 1) -> Population:
@@ -48,10 +50,19 @@ def expected_population(config: SearchConfig, *, trials: int, concurrent: int = 
     elif scheduler.name in ("none", "pbt"):
         lengths = [float(scheduler.max_epochs)] * trials
     else:
-        repeats = [_simulated(config, trials=trials, concurrent=concurrent, seed=seed) for seed in range(_REPEATS)]
-        reached = {mark: sum(sum(each >= mark for each in run) for run in repeats) / _REPEATS for mark in marks}
-        return Population(trials, reached, sum(sum(run) for run in repeats) / _REPEATS)
-    return Population(trials, {mark: float(sum(each >= mark for each in lengths)) for mark in marks}, sum(lengths))
+        runs = [_simulated(config, trials=trials, concurrent=concurrent, seed=seed) for seed in range(_REPEATS)]
+        return Population(
+            trials,
+            reached={mark: sum(sum(each >= mark for each in run) for run, _ in runs) / _REPEATS for mark in marks},
+            epochs=sum(sum(run) for run, _ in runs) / _REPEATS,
+            longest=sum(longest for _, longest in runs) / _REPEATS,
+        )
+    return Population(
+        trials,
+        reached={mark: float(sum(each >= mark for each in lengths)) for mark in marks},
+        epochs=sum(lengths),
+        longest=max(max(lengths), sum(lengths) / concurrent),
+    )
 
 
 def _promoted(trials: int, marks: list[int], *, reduction_factor: int) -> list[float]:
@@ -64,17 +75,18 @@ def _promoted(trials: int, marks: list[int], *, reduction_factor: int) -> list[f
     return lengths
 
 
-def _simulated(config: SearchConfig, *, trials: int, concurrent: int, seed: int) -> list[int]:
-    """Epochs that each trial trains."""
+def _simulated(config: SearchConfig, *, trials: int, concurrent: int, seed: int) -> tuple[list[int], int]:
+    """Epochs that each trial trains, and in how many all of them are done."""
     rng = random.Random(seed)
     scheduler = build_scheduler(config.scheduler, metric=config.metric, space=config.search_space, seed=seed)
     trainings = [_Training(number, rng.random(), config) for number in range(trials)]
-    waiting, running = iter(trainings), list[_Training]()
+    waiting, running, longest = iter(trainings), list[_Training](), 0
     while begun := [*running, *islice(waiting, concurrent - len(running))]:
         for training in begun[len(running) :]:
             scheduler.add(TrialRecord(number=training.number, params={}))
         running = [training for training in begun if training.goes_on(scheduler)]
-    return [len(training.curve) for training in trainings]
+        longest += 1
+    return [len(training.curve) for training in trainings], longest
 
 
 class _Training:

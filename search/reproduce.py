@@ -41,7 +41,8 @@ def reproduction(config: SearchConfig, winner: TrialRecord, *, name: str) -> Sea
             "scheduler": {**config.scheduler.model_dump(), "name": "none"},
             "budget": BudgetConfig(trials=1).model_dump(),
             "keep": KeepConfig().model_dump(),
-            "final": FinalConfig().model_dump(),
+            # With as many retrainings, of the same seeds: so it comes to the very model that was delivered.
+            "final": FinalConfig(top_k=1, seeds=config.final.seeds).model_dump(),
             "resources": {**config.resources.model_dump(), "workers": config.workers_of(winner.params)},
             "forbid": (),
             "start_from": (),
@@ -59,11 +60,13 @@ def _values(trial: Mapping[str, Any], *, asked: set[str]) -> dict[str, Any]:
 
 def _head(config: SearchConfig, paths: RunPaths, winner: TrialRecord) -> str:
     score = f"{config.metric} {winner.score:.6g} at epoch {winner.best_epoch}"
+    again = [f"Its {config.final.seeds} final retrainings follow, with their seeds."] if config.final.seeds else []
     lines = (
         f"python -m search.run {paths.reproduce.name}",
         "",
         f"Trains trial {winner.number} of the search {paths.name} again, its winner: {score}.",
         "With the same packages on the same hardware (environment.json) every epoch is the same, on a CPU bit for bit.",
         f"The search trained {winner.epochs} of {config.scheduler.max_epochs} epochs of it; this trains all of them.",
+        *again,
     )
     return "".join(f"# {line}".rstrip() + "\n" for line in lines) + "\n"

@@ -93,8 +93,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="+N",
-        help="with --resume: a new budget for a run that has ended, counted from where it is: +30 (trials), +2h, "
-        "+500epochs, +8device-hours; may be repeated",
+        help="with --resume: a new budget, counted from where the run has ended: +30 (trials), +2h, +500epochs, "
+        "+8device-hours; may be repeated. What an interrupted run had left of it comes on top",
     )
     parser.add_argument("--tensorboard", action="store_true", help="serve the curves on this machine while searching")
     parser.add_argument(

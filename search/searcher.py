@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -191,19 +191,29 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         if ended is not None:
             self._after_end(ended)
 
-    def end_running_trials(self) -> None:
+    def end_running_trials(self, saved: Callable[[TrialRecord], Iterable[Mapping[str, float]]] = lambda _: ()) -> None:
         """Closes what the end of the search cut off, with the curve it had; what had not begun is taken back.
 
         A trial that was paused, and is not continued any more, was stopped by the scheduler.
+
+        Args:
+            saved: what a trial has saved of its epochs, of which it may not have reported the last.
         """
         for record in self._ledger.records():
             if record.status is Status.PAUSED:
                 self._finish(replace(record, status=Status.STOPPED))
-            elif record.status is Status.RUNNING or (record.status is Status.WAITING and record.curve):
-                self._finish(replace(record, status=Status.OUT_OF_BUDGET))
-            elif record.status is Status.WAITING:
-                self._store.discard(record.number, reason="the budget ended before it began")
-                self._ledger.drop(record.number)
+            elif record.status in (Status.RUNNING, Status.WAITING):
+                self._cut_off(record, saved(record))
+
+    def _cut_off(self, record: TrialRecord, saved: Iterable[Mapping[str, float]]) -> None:
+        for metrics in saved:
+            self._add_epoch(record.number, metrics)
+        known = self._ledger.get(record.number)
+        if record.status is Status.RUNNING or known.curve:
+            self._finish(replace(known, status=Status.OUT_OF_BUDGET))
+        else:
+            self._store.discard(record.number, reason="the budget ended before it began")
+            self._ledger.drop(record.number)
 
     def keep_paused_trials(self) -> None:
         """Shows paused trials as the study has them: to be taken up by a resume."""
@@ -253,6 +263,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             else:
                 self._inherit(record)
                 self._interrupted.append(record.number)
+        if self._spending.exhausted is not None:
+            self._halt.because(self._spending.exhausted)
 
     def _next(self) -> TrialRecord | None:
         """The trial to run now: interrupted ones first, then paused ones that may go on, then new ones."""

@@ -78,8 +78,13 @@ class StudyStore:
         try:
             self._journal = None if path is None else RunJournal(path)
             self._storage: BaseStorage = InMemoryStorage() if self._journal is None else RunStorage(self._journal)
+            # A run's folder may have been renamed or copied since its study got its name.
+            known = [each.study_name for each in self._storage.get_all_studies()]
             self.study = optuna.create_study(
-                storage=self._storage, study_name=name, directions=directions, load_if_exists=True
+                storage=self._storage,
+                study_name=known[0] if known else name,
+                directions=directions,
+                load_if_exists=True,
             )
             self.trials()
         except Exception as error:  # Optuna replays what it reads: of changed lines it may raise anything

@@ -21,6 +21,7 @@ from search.config import SearchConfig
 from search.ended_trials import EndedTrials
 from search.inheritance import inherit
 from search.knowledge import Knowledge, read_knowledge
+from search.last_epochs import saved_epochs
 from search.launch import Launch
 from search.ledger import Ledger
 from search.measured_costs import MeasuredCosts
@@ -186,9 +187,11 @@ def run_trials(
             verbose=0,
         ),
     )
+    clock.tick()
     try:
-        with shortened(slots):
-            tuner.fit()
+        if not halt.requested:  # as the budget is, of a run that has used it up
+            with shortened(slots):
+                tuner.fit()
     finally:
         watch.close()
         if pool is not None:
@@ -197,7 +200,9 @@ def run_trials(
     if halt.interrupted:
         searcher.keep_paused_trials()
     else:
-        searcher.end_running_trials()
+        searcher.end_running_trials(
+            lambda record: saved_epochs(paths.trial(record.number), best_epoch=record.best_epoch)
+        )
         ended.tidy_up()
     shutil.rmtree(paths.tune, ignore_errors=True)
     return clock.elapsed_s

@@ -60,8 +60,11 @@ def _known(run: str, storage: Path, *, extend: list[str]) -> ChosenRun:
     config = load_search(paths.config)
     if extend:
         from search.extend import extended, used_by
+        from search.report_source import read_json
 
-        config = extended(config, used_by(config, paths), extend)
+        summary = read_json(paths.summary) or {}
+        ended = summary.get("state") in ("finished", "failed")
+        config = extended(config, used_by(config, paths), extend, ended=ended)
     return ChosenRun(config, paths, resumed=True)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -183,6 +184,15 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], *, metadata: Mapping
     # safetensors refuses tensors that share storage (tied weights) and strided layouts such as channels-last.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     write_beside(path, lambda temporary: save_file(plain, temporary, metadata=dict(metadata or {})))
+
+
+def weights_epoch(path: Path) -> int | None:
+    """The epoch that weights are of, as their file says; None where there is none that can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.metadata()["epoch"])
+    except Exception:  # as above
+        return None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

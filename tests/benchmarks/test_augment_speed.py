@@ -23,6 +23,7 @@ from trainables.augment import build_augment
 from trainables.batches import TrainBatches
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import ImageData
+from trainables.mixing import Mix, mix_images
 from trainables.runtime import LocalRuntime
 from trainables.streaming import MemoryImages
 
@@ -99,3 +100,38 @@ def test_augmentation_against_torchvision() -> None:
         whole, single_ones = (IMAGES / median(column) for column in zip(*times, strict=True))
         faster = ratio(f"images/s augmented by {name} over torchvision", [r[1] / r[0] for r in times], better="higher")
         print(f"  {name:<15} vistune: {whole:9,.0f}   torchvision: {single_ones:7,.0f}   ratio {faster}")
+
+
+MIXES = {"mixup": Mix(0.7), "cutmix": Mix(0.75, (8, 8, 24, 24))}
+
+
+def mixed_alone(image: torch.Tensor, partner: torch.Tensor, mix: Mix) -> torch.Tensor:
+    """One image with its partner, (C, H, W), as a data set that mixes its images does it."""
+    if mix.box is None:
+        return image.float() * mix.lam + partner.float() * (1 - mix.lam)
+    top, left, bottom, right = mix.box
+    mixed = image.clone()
+    mixed[:, top:bottom, left:right] = partner[:, top:bottom, left:right]
+    return mixed
+
+
+def test_mixing_against_one_image_at_a_time() -> None:
+    """torchvision mixes whole batches as well, so it is compared with the same done image by image."""
+    torch.set_num_threads(1)
+    images = torch.from_numpy(some_images().images).permute(0, 3, 1, 2).contiguous()
+    batches = list(images.split(BATCH_SIZE))
+    print(f"\n{IMAGES} images of 32 x 32, one core, median of {REPEATS}: images a second, and ratio (least to most)")
+    for name, mix in MIXES.items():
+        sides: list[Callable[[], Any]] = [
+            lambda mix=mix: [mix_images(batch, batch.roll(1, 0), mix) for batch in batches],
+            lambda mix=mix: [
+                torch.stack([mixed_alone(image, batch[index - 1], mix) for index, image in enumerate(batch)])
+                for batch in batches
+            ],
+        ]
+        whole, alone = (torch.cat(side()) for side in sides)
+        assert torch.allclose(whole.float(), alone.float(), atol=1e-3)
+        times = [[seconds(side) for side in sides] for _ in range(REPEATS)]
+        faster = ratio(f"images/s mixed by {name} over one at a time", [r[1] / r[0] for r in times], better="higher")
+        whole_rate, alone_rate = (IMAGES / median(column) for column in zip(*times, strict=True))
+        print(f"  {name:<15} vistune: {whole_rate:9,.0f}   one at a time: {alone_rate:9,.0f}   ratio {faster}")

@@ -40,6 +40,13 @@ def test_a_new_budget_is_counted_from_what_was_used(tmp_path: Path, asked: list[
     assert after.model_dump(exclude_none=True) == budget
 
 
+def test_what_an_interrupted_run_had_left_comes_on_top(tmp_path: Path) -> None:
+    used = Used(trials=3, epochs=10, device_hours=0.1, elapsed_s=20.0)
+    for asked, budget in ((["+1"], {"trials": 13}), (["+1m"], {"time": 120.0}), (["+5epochs"], {"epochs": 15})):
+        after = extended(search(tmp_path), used, asked, ended=False).budget
+        assert after.model_dump(exclude_none=True) == budget
+
+
 @pytest.mark.parametrize("asked", ["30", "+", "+0", "+1.5", "+2y", "-3", "+0.5epochs", "trials"])
 def test_what_is_no_extension_is_refused(tmp_path: Path, asked: str) -> None:
     with pytest.raises(ConfigError, match=r"--extend: must be by how much, found .*write \+30"):

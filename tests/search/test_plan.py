@@ -151,3 +151,22 @@ def test_the_plan_of_trials_of_a_gpu_is_timed_here(tmp_path: Path, capfd: pytest
     overrides = [word for change in changes for word in ("-o", change)]
     assert main([str(write_space(tmp_path)), "--trials-at-a-time", "2", *overrides]) == 0
     assert "random trials, of which few are alike" in capfd.readouterr().out
+
+
+def test_a_search_takes_at_least_as_long_as_its_longest_trial(tmp_path: Path) -> None:
+    scheduler = {"max_epochs": 64, "reduction_factor": 4}
+    many = estimate(search(tmp_path, scheduler=scheduler, budget={"trials": 64}), COSTS, concurrent=64)
+    assert many.wall_s >= 64 * 2.0
+    assert many.wall_s > many.population.epochs * 2.0 / 64
+    for name in ("none", "asha_promotion"):
+        few = search(tmp_path, scheduler={"name": name, "max_epochs": 9}, budget={"trials": 3})
+        assert estimate(few, COSTS, concurrent=1000).wall_s >= 9 * 2.0
+    timed = search(tmp_path, scheduler=scheduler, budget={"trials": 64, "time": "10s"})
+    assert estimate(timed, COSTS, concurrent=64).wall_s == 10.0
+
+
+@pytest.mark.parametrize("asked", [["--trials-at-a-time", "0"], ["--speed", "0"], ["--speed", "nan"]])
+def test_a_cluster_that_cannot_be_is_refused(asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["x.yaml", *asked])
+    assert "--trials-at-a-time must be at least 1 and --speed above 0" in capsys.readouterr().err

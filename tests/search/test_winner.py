@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 
 from search.config import load_search
 from search.final import mean_interval
@@ -16,6 +17,7 @@ from search.reproduce import reproduction
 from search.results import RunPaths
 from search.study import StudyStore
 from tests.search.cli import TINY, run, write_space
+from trainables.checkpoint import load_weights
 
 SPACE = {
     "arch": "small_cnn",
@@ -101,6 +103,12 @@ def test_the_winner_is_trained_again_bit_for_bit(finished: RunPaths) -> None:
     original, again = curves(finished)[winner], curves(RunPaths(finished.root.parent / "again"))[0]
     assert original == {epoch: again[epoch] for epoch in original}
     assert len(again) == load_search(finished.config).scheduler.max_epochs
+    repeated = RunPaths(finished.root.parent / "again")
+    delivered = load_weights(finished.best_model / "model.safetensors")
+    assert all(torch.equal(tensor, delivered[name]) for name, tensor in
+               load_weights(repeated.best_model / "model.safetensors").items())  # fmt: skip
+    tests = [json.loads(paths.summary.read_text())["final"]["tests"] for paths in (finished, repeated)]
+    assert tests[0] == tests[1]
 
 
 def test_a_reproduction_says_what_matters_and_no_more(tmp_path: Path) -> None:
