@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
@@ -13,6 +13,7 @@ from search.config_errors import Problem, found, problems_of, raise_problems
 from search.domain_options import Options
 from search.scalars import OneScalar, Scalar, StrictBool, StrictFloat, StrictInt, same, word
 from trainables.hyperparameters import Frozen
+from trainables.nearest import nearest
 
 _MAX_STEPS = 10**9  # beyond this a grid is a continuum for every purpose
 
@@ -257,6 +258,14 @@ def parse_domain(raw: Mapping[str, Any]) -> tuple[Domain | None, list[Problem]]:
     # Where an item of a list is wrong, pydantic may add that the list is too short without it.
     inside = {problem.loc[:-1] for problem in problems if len(problem.loc) > 1}
     return None, [problem for problem in problems if problem.loc not in inside]
+
+
+def no_type(raw: Mapping[Any, Any], kinds: Iterable[str]) -> Problem:
+    """What is wrong with a mapping without `type`, which a mistyped key may stand for."""
+    for key in raw:
+        if nearest(str(key), ["type"]):
+            return Problem((str(key),), f"unknown key, found {key!r}; write type")
+    return Problem(("type",), f"is missing; add type: {' or type: '.join(kinds)}")
 
 
 def dump_param(param: Param) -> Any:

@@ -157,6 +157,8 @@ def check_formats(names: tuple[str, ...]) -> None:
     Raises:
         ConfigError: naming those that are, or what to install.
     """
+    if not names:
+        raise ConfigError(f"--formats: names none; write some of {', '.join(FORMATS)}")
     for name in names:
         if name not in FORMATS:
             matches = nearest(name, FORMATS, count=1)

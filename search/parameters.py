@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from search.config_errors import Loc, Problem, found, problems_of, unknown_key
-from search.domains import DOMAINS, CategoricalDomain, Domain, Param, dump_param, param_problem, parse_domain
+from search.domains import DOMAINS, CategoricalDomain, Domain, Param, dump_param, no_type, param_problem, parse_domain
 from search.pipeline_params import PREFIX
 from search.scalars import Scalar, one_scalar
 from trainables.architectures import check_architecture
@@ -166,7 +166,7 @@ def _parse_param(name: str, raw: object) -> tuple[Param, list[Problem]]:
         value, text = check_value(name, raw)
         return value, [] if text is None else [Problem((), text)]
     if "type" not in raw:
-        return None, [Problem(("type",), f"is missing; add type: {' or type: '.join(fitting_types(name))}")]
+        return None, [no_type(raw, fitting_types(name))]
     if raw["type"] not in fitting_types(name):
         return None, [Problem(("type",), _wrong_type(name, raw["type"]))]
     problems = _checked_parts(name, raw)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.config_errors import Loc, Problem, found
-from search.domains import DOMAINS, CategoricalDomain, Domain, Param, parse_domain
+from search.domains import DOMAINS, CategoricalDomain, Domain, Param, no_type, parse_domain
 from trainables.nearest import nearest
 
 PREFIX = "augmentations."
@@ -134,7 +134,7 @@ def _domains_in(value: Any, loc: Loc, words: list[str]) -> Iterator[tuple[Loc, l
 def _parse(raw: Mapping[str, Any]) -> tuple[Domain | None, list[Problem]]:
     kinds = ", ".join(DOMAINS)
     if "type" not in raw:
-        return None, [Problem(("type",), f"is missing; add type: {' or type: '.join(DOMAINS)}")]
+        return None, [no_type(raw, DOMAINS)]
     if not isinstance(raw["type"], str) or raw["type"] not in DOMAINS:
         matches = nearest(str(raw["type"]), DOMAINS, count=1)
         remedy = f"write type: {matches[0]}" if matches else f"write one of {kinds}"

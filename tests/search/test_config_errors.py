@@ -25,6 +25,7 @@ BROKEN = [
     ),
     ("log: true", "step: 0.004", 9, "space.lr.step: high - low must be a multiple of step, found step 0.004"),
     ("type: float, ", "", 9, "space.lr.type: is missing; add type: float or type: int or type: categorical"),
+    ("type: float, ", "typ: float, ", 9, "space.lr.typ: unknown key, found 'typ'; write type"),
     ("type: float", "type: flot", 9, "space.lr.type: must be float, int, categorical, found 'flot'; write type: float"),
     ("{type: float, low: 1e-4, high: 1e-2, log: true}", "[1e-4, 1e-2]", 9, "space.lr: found a list without a type"),
     ("batch_size: 64", "batch_size: big", 10, "space.batch_size: must be a whole number, found 'big'; write digits"),

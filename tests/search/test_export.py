@@ -90,6 +90,8 @@ def test_any_trial_can_be_written(finished: Path, capsys: pytest.CaptureFixture[
 def test_unknown_formats_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="--formats: must be safetensors, torch, onnx, found"):
         check_formats((name,))
+    with pytest.raises(ConfigError, match="--formats: names none; write some of safetensors"):
+        check_formats(())
 
 
 @pytest.mark.parametrize(
