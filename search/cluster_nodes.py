@@ -66,6 +66,11 @@ def worker_resources(resources: ResourcesConfig) -> dict[str, float]:
     return {kind: amount for kind, amount in needs.items() if amount > 0}
 
 
+def accelerator_of(resources: ResourcesConfig) -> dict[str, float]:
+    """What a node has, as Ray counts it, that is of the kind which a search asks for; empty where it asks for none."""
+    return {} if resources.accelerator is None else {_ACCELERATOR + resources.accelerator: 1.0}
+
+
 def slots_on(node: Amounts, needs: Amounts) -> int:
     """How many workers fit on a node."""
     return min(_times(kind, node.get(kind, 0.0), amount) for kind, amount in needs.items())

@@ -63,14 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--trials-at-a-time",
         type=int,
         metavar="N",
-        help="of the cluster to plan for (default: what this machine holds)",
+        help="of the cluster to plan for (default: what its nodes hold, or this machine)",
     )
+    parser.add_argument(
+        "--nodes", type=int, metavar="N", help="nodes of the cluster to plan for, all alike (default 1)"
+    )
+    parser.add_argument("--cpus", type=int, metavar="N", help="of each node (default: as many as this machine has)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="of each node (default: as many as this machine has)")
     parser.add_argument(
         "--speed", type=float, default=1.0, metavar="X", help="of its devices, this machine's being 1 (default 1)"
     )
     options = parser.parse_args(arguments)
     if (options.trials_at_a_time is not None and options.trials_at_a_time < 1) or not 0 < options.speed < math.inf:
         parser.error("--trials-at-a-time must be at least 1 and --speed above 0")
+    described = [each for each in (options.nodes, options.cpus, options.gpus) if each is not None]
+    if described and options.trials_at_a_time is not None:
+        parser.error("give the nodes of a cluster, or --trials-at-a-time")
+    if min(described, default=0) < 0 or options.nodes == 0:
+        parser.error("--nodes must be at least 1, --cpus and --gpus at least 0")
     try:
         return _plan(options)
     except VistuneError as error:
@@ -130,7 +140,7 @@ def _limits(config: SearchConfig, *, trial_epochs: float, trial_s: float, concur
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from search.cluster_nodes import Cluster, check_fits
+    from search.cluster_nodes import check_fits
     from search.config import load_search, with_absolute_root
     from search.console import open_console
     from search.describe import check_visibly, gather_visibly, time_fusion_visibly
@@ -139,15 +149,15 @@ def _plan(options: argparse.Namespace) -> int:
 
     config = with_absolute_root(load_search(options.space, overrides=options.overrides))
     find_earlier(config)
-    here = Cluster([{"CPU": float(os.cpu_count() or 1), "GPU": float(_num_gpus())}])
+    nodes = _nodes(options, config)
     if options.trials_at_a_time is None:
-        check_fits(config.resources, config.trial_sizes, here)
+        check_fits(config.resources, config.trial_sizes, nodes)
     with open_console() as console:
         gather_visibly(console, config, check_visibly(console, config))
         gain = 1.0
         if config.resources.fused:
             config, gain = time_fusion_visibly(console, config)
-        concurrent = options.trials_at_a_time or _fitting(config, here)
+        concurrent = options.trials_at_a_time or _fitting(config, nodes)
         console.print("timing a few steps of each architecture")
         costs = measure_costs(config)
         found = estimate(config, costs, concurrent=concurrent, speed=options.speed * gain)
@@ -155,11 +165,25 @@ def _plan(options: argparse.Namespace) -> int:
     return 1 if any(each.problem for each in costs) else 0
 
 
-def _fitting(config: SearchConfig, here: Cluster) -> int:
-    """Trials at a time, of those that this machine holds."""
+def _nodes(options: argparse.Namespace, config: SearchConfig) -> Cluster:
+    """The cluster that is described, or this machine."""
+    from search.cluster_nodes import Cluster, accelerator_of
+
+    is_described = (options.nodes, options.cpus, options.gpus) != (None, None, None)
+    node = {
+        "CPU": float((os.cpu_count() or 1) if options.cpus is None else options.cpus),
+        "GPU": float(_num_gpus() if options.gpus is None else options.gpus),
+        # Whoever describes the nodes of a search that asks for an accelerator means nodes that have it.
+        **(accelerator_of(config.resources) if is_described else {}),
+    }
+    return Cluster([node] * (options.nodes or 1))
+
+
+def _fitting(config: SearchConfig, nodes: Cluster) -> int:
+    """Trials at a time, of those that the nodes hold."""
     from search.cluster_nodes import worker_resources
 
-    slots = here.slots(worker_resources(config.resources)) * config.resources.trials_at_a_slot
+    slots = nodes.slots(worker_resources(config.resources)) * config.resources.trials_at_a_slot
     fit = int(slots / _mean_workers(config))
     return max(1, min(fit, config.resources.max_concurrent_trials or fit))
 

@@ -170,3 +170,16 @@ def test_a_cluster_that_cannot_be_is_refused(asked: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit, match="2"):
         main(["x.yaml", *asked])
     assert "--trials-at-a-time must be at least 1 and --speed above 0" in capsys.readouterr().err
+
+
+def test_a_described_cluster_says_how_many_trials_it_holds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    space = write_space(tmp_path, resources={"gpus_per_worker": 0.5, "cpus_per_worker": 2, "accelerator": "A100"})
+    assert main([str(space), "--nodes", "3", "--cpus", "16", "--gpus", "2"]) == 0
+    assert ", 12 at a time; ends by budget.trials" in capfd.readouterr().out
+    assert main([str(space), "--nodes", "3", "--cpus", "2", "--gpus", "2"]) == 0
+    assert ", 3 at a time; ends by budget.trials" in capfd.readouterr().out
+    assert main([str(space), "--nodes", "3", "--cpus", "16", "--gpus", "0"]) == 2
+    assert "GPU" in capfd.readouterr().err
+    for wrong in (["--nodes", "0"], ["--gpus", "-1"], ["--nodes", "2", "--trials-at-a-time", "3"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([str(space), *wrong])
