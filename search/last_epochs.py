@@ -21,14 +21,17 @@ def saved_epochs(trial_dir: Path, *, best_epoch: int | None) -> Sequence[EpochMe
     """
     import torch
 
-    from trainables.checkpoint import Attempt, TrialFiles, newest_checkpoint, weights_epoch
+    from trainables.checkpoint import Attempt, TrialFiles, best_metrics, newest_checkpoint
 
     files = TrialFiles(trial_dir)
     files.fetch()
-    if not files.checkpoint.is_file():
+    if not files.best_weights.is_file():
         return ()
     Attempt(files)
-    if weights_epoch(files.best_weights) == best_epoch:
+    best = best_metrics(files)
+    if best is None or best["epoch"] == best_epoch:
         return ()
     state, _ = newest_checkpoint(files, device=torch.device("cpu"))
-    return () if state is None else list(state["history"])
+    history = [] if state is None else list(state["history"])
+    # Of an epoch the weights are saved before the checkpoint: it may have been cut off between these as well.
+    return [*history, best] if best["epoch"] == len(history) + 1 else history

@@ -6,6 +6,7 @@ checkpoint before the last stays until the next is complete: a disk may lose wha
 
 from __future__ import annotations
 
+import json
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -186,11 +187,18 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], *, metadata: Mapping
     write_beside(path, lambda temporary: save_file(plain, temporary, metadata=dict(metadata or {})))
 
 
-def weights_epoch(path: Path) -> int | None:
-    """The epoch that weights are of, as their file says; None where there is none that can be read."""
+def save_best_weights(files: TrialFiles, weights: Mapping[str, Tensor], *, metrics: Mapping[str, float]) -> None:
+    """Writes the weights of a trial's best epoch, with what that epoch came to."""
+    metadata = {"epoch": str(int(metrics["epoch"])), "metrics": json.dumps(dict(metrics))}
+    save_weights(files.best_weights, weights, metadata=metadata)
+
+
+def best_metrics(files: TrialFiles) -> dict[str, float] | None:
+    """The metrics of the epoch that a trial's weights are of; None where there are none that can be read."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return int(file.metadata()["epoch"])
+        with safe_open(files.best_weights, framework="pt") as file:
+            found: dict[str, float] = json.loads(file.metadata()["metrics"])
+            return found
     except Exception:  # as above
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from trainables.checkpoint import TrialFiles, save_checkpoint, save_weights
+from trainables.checkpoint import TrialFiles, save_best_weights, save_checkpoint
 from trainables.config import TrialConfig
 from trainables.errors import DivergedError
 from trainables.evaluate import evaluate
@@ -133,8 +133,7 @@ def keep(trial: TrialState, metrics: EpochMetrics) -> None:
     trial.attempt.require()
     files = TrialFiles(trial.runtime.trial_dir)
     if is_best:
-        weights = trial.kept_model.state_dict()
-        save_weights(files.best_weights, weights, metadata={"epoch": str(int(metrics["epoch"]))})
+        save_best_weights(files, trial.kept_model.state_dict(), metrics=metrics)
     save_checkpoint(files, snapshot(trial))
 
 

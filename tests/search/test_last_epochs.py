@@ -10,7 +10,7 @@ import pytest
 from search.last_epochs import saved_epochs
 from search.results import RunPaths
 from tests.search.cli import TINY, run, write_space
-from trainables.checkpoint import TrialFiles, weights_epoch
+from trainables.checkpoint import TrialFiles, best_metrics
 from trainables.config import DataConfig, TrialConfig
 from trainables.errors import SupersededError
 from trainables.runtime import LocalRuntime
@@ -32,9 +32,13 @@ def test_epochs_that_were_not_reported_are_read(tmp_path: Path) -> None:
         train(trial, _CutOff(trial_dir=tmp_path, num_threads=1))
     saved = saved_epochs(tmp_path, best_epoch=2)
     assert [each["epoch"] for each in saved] == [1, 2, 3]
-    assert saved[-1]["best_epoch"] == weights_epoch(TrialFiles(tmp_path).best_weights) == 3
+    files = TrialFiles(tmp_path)
+    assert saved[-1]["best_epoch"] == 3
+    assert saved[-1] == best_metrics(files)
     assert saved_epochs(tmp_path, best_epoch=3) == ()
     assert saved_epochs(tmp_path / "none", best_epoch=None) == ()
+    files.previous_checkpoint.replace(files.checkpoint)  # cut off between weights and checkpoint
+    assert saved_epochs(tmp_path, best_epoch=2) == saved
 
 
 def test_whoever_trains_on_writes_nothing_more(tmp_path: Path) -> None:
@@ -63,9 +67,9 @@ def test_a_record_and_its_weights_are_of_one_epoch_and_a_spent_budget_stays_spen
     paths = RunPaths(tmp_path / "a")
     with paths.leaderboard.open(encoding="utf-8", newline="") as file:
         rows = {int(row["trial"]): row for row in csv.DictReader(file)}
-    found = {number: weights_epoch(TrialFiles(paths.trial(number)).best_weights) for number in rows}
+    found = {number: best_metrics(TrialFiles(paths.trial(number))) for number in rows}
     assert {number: int(row["best_epoch"]) for number, row in rows.items() if row["best_epoch"]} == {
-        number: epoch for number, epoch in found.items() if epoch is not None
+        number: metrics["epoch"] for number, metrics in found.items() if metrics is not None
     }
     before = paths.leaderboard.read_text()
     (paths.root).rename(tmp_path / "b")  # a study keeps the name that it was given
