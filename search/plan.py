@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from trainables.errors import VistuneError
 
@@ -195,7 +195,8 @@ def _describe(console: Console, config: SearchConfig, costs: Sequence[Cost], fou
 
     table = Table(title="architectures, on this machine", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("name", "batch", "parameters", "memory (MiB)", "images/s", "epoch (s)"):
-        table.add_column(name, justify="left" if name == "name" else "right", no_wrap=name != "name")
+        justify: Literal["left", "right"] = "left" if name == "name" else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "name", overflow="fold")
     for arch in dict.fromkeys(each.arch for each in costs):
         own = [each for each in costs if each.arch == arch and each.problem is None]
         if not own:
