@@ -44,8 +44,8 @@ FAULTS = {
     "short-cut": Fault("node cut off for 2 to 6 s", "mixed", nodes.short_cut),
     "added": Fault("node added during the run", "long", nodes.added),
     "drain": Fault("spot notice of 5 s, then the node is gone, trials of one worker", "long", nodes.drain),
-    "early-drain": Fault("spot notice of 60 s, but the node is gone after 5 s", "long", nodes.early_drain),
     "group-drain": Fault("the same, trials of one and of two workers", "long-mixed", nodes.drain),
+    "early-drain": Fault("spot notice of 60 s, but the node is gone after 5 s", "long", nodes.early_drain),
     "none-stored": Fault("none, run in an object store", "mixed", kills.undisturbed, stored=True),
     "stored-node": Fault("kill -9 of a worker node, run in an object store", "mixed", kills.node, stored=True),
     "stored-head": Fault(
