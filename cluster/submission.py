@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
-from datetime import datetime
 from pathlib import Path
 
 from cluster.archive import MARK
@@ -14,9 +12,8 @@ from cluster.package import Package
 from search.config import SearchConfig, load_search
 from search.domains import CategoricalDomain
 from search.git_commit import VARIABLE, git_commit
+from search.results import RUN_NAME, dated_name
 from trainables.errors import ConfigError
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def checked_name(name: str, *, option: str) -> str:
@@ -25,7 +22,7 @@ def checked_name(name: str, *, option: str) -> str:
     Raises:
         ConfigError: if it could be anything but a folder inside the results.
     """
-    if not _NAME.fullmatch(name):
+    if not RUN_NAME.fullmatch(name):
         raise ConfigError(
             f"{option}: {name!r} is not a usable name of a run; use letters, digits, dots, hyphens and underscores"
         )
@@ -36,7 +33,7 @@ def new_name(options: argparse.Namespace, config: SearchConfig) -> str:
     """Name of the run that is to begin, chosen here so that it is known here."""
     if options.name is not None:
         return checked_name(options.name, option="--name")
-    return f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return dated_name(config.name)
 
 
 def check_free(folder: Path, *, known: bool) -> None:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from trainables.atomic_files import write_beside
+
+# What a run may be called: a folder inside the folder of runs.
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def dated_name(base: str) -> str:
+    """The name of a run that was given none: that of its space, and the time."""
+    return f"{base}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 class RunPaths:

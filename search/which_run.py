@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +12,6 @@ from trainables.errors import ConfigError
 if TYPE_CHECKING:
     from search.config import SearchConfig
     from search.results import RunPaths
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -37,14 +33,15 @@ def choose_run(options: argparse.Namespace) -> ChosenRun:
     Raises:
         ConfigError: if the search is not valid, or its run is there and was not to be, or the reverse.
     """
+    from search.results import RUN_NAME, dated_name
     from search.storage import storage_root, store_reached
 
     storage = storage_root(options.storage_path)
     if options.resume:
         return _known(options.resume, storage, extend=options.extend)
     config = _read(options)
-    name = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}" if options.name is None else options.name
-    if not _NAME.fullmatch(name):
+    name = dated_name(config.name) if options.name is None else options.name
+    if not RUN_NAME.fullmatch(name):
         raise ConfigError(
             f"--name: {name!r} is not a usable folder name; use letters, digits, dots, hyphens and underscores"
         )

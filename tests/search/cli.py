@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -76,6 +77,12 @@ def trials_of(run_dir: Path) -> list[optuna.trial.FrozenTrial]:
         return []
     storage = JournalStorage(JournalFileBackend(str(journal)))
     return optuna.load_study(study_name=studies[0].study_name, storage=storage).get_trials()
+
+
+def leaderboard_of(run_dir: Path) -> dict[int, dict[str, str]]:
+    """Rows of a run's leaderboard by trial number, from best to worst."""
+    with (run_dir / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        return {int(row["trial"]): row for row in csv.DictReader(file)}
 
 
 def summary_of(run_dir: Path) -> Mapping[str, Any]:

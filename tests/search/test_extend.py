@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from search.config import SearchConfig, load_search
 from search.extend import Used, extended, used_by
 from search.final import evaluate_winner
 from search.results import RunPaths
-from tests.search.cli import run, write_space
+from tests.search.cli import leaderboard_of, run, write_space
 from trainables.config import DataConfig, TrialConfig
 from trainables.errors import ConfigError
 from trainables.runtime import LocalRuntime
@@ -65,10 +64,10 @@ def test_a_finished_run_goes_on_with_new_points(tmp_path: Path) -> None:
     status, _, err = run(space, "--name", "a", "--storage-path", tmp_path)
     assert status == 0, err
     paths = RunPaths(tmp_path / "a")
-    before = rows(paths)
+    before = leaderboard_of(paths.root)
     status, out, err = run("--resume", "a", "--storage-path", tmp_path, "--extend", "+2")
     assert status == 0, err
-    after = rows(paths)
+    after = leaderboard_of(paths.root)
     assert sorted(after) == [0, 1, 2, 3]
     columns = ("status", "val_top1", "epochs", "lr", "batch_size")
     assert all(after[number][name] == before[number][name] for number in before for name in columns)
@@ -93,8 +92,3 @@ def test_a_second_winner_leaves_the_first_test_on_record(tmp_path: Path) -> None
     assert found[0]["earlier"] == []
     assert found[2] == found[1]  # not opened again for the same winner
     assert [(each["trial"], each["top1"]) for each in found[1]["earlier"]] == [(0, found[0]["top1"])]
-
-
-def rows(paths: RunPaths) -> dict[int, dict[str, str]]:
-    with paths.leaderboard.open(encoding="utf-8", newline="") as file:
-        return {int(row["trial"]): row for row in csv.DictReader(file)}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
 
 from search.last_epochs import saved_epochs
 from search.results import RunPaths
-from tests.search.cli import TINY, run, write_space
+from tests.search.cli import TINY, leaderboard_of, run, write_space
 from trainables.checkpoint import TrialFiles, best_metrics
 from trainables.config import DataConfig, TrialConfig
 from trainables.errors import SupersededError
@@ -65,8 +64,7 @@ def test_a_record_and_its_weights_are_of_one_epoch_and_a_spent_budget_stays_spen
     status, _, err = run(space, "--name", "a", "--storage-path", tmp_path)
     assert status == 0, err
     paths = RunPaths(tmp_path / "a")
-    with paths.leaderboard.open(encoding="utf-8", newline="") as file:
-        rows = {int(row["trial"]): row for row in csv.DictReader(file)}
+    rows = leaderboard_of(paths.root)
     found = {number: best_metrics(TrialFiles(paths.trial(number))) for number in rows}
     assert {number: int(row["best_epoch"]) for number, row in rows.items() if row["best_epoch"]} == {
         number: metrics["epoch"] for number, metrics in found.items() if metrics is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from search.proposals import Proposals
 from search.results import RunPaths
 from search.space import Space
 from search.tuner import open_study
-from tests.search.cli import TINY, run, write_space
+from tests.search.cli import TINY, leaderboard_of, run, write_space
 from trainables.errors import ConfigError
 
 WIDTHS = {
@@ -40,8 +39,7 @@ def test_what_exceeds_a_limit_is_not_trained_and_the_trials_are_all_run(tmp_path
     status, out, err = run(space, "--name", "a", "--storage-path", tmp_path)
     assert status == 0, err
     paths = RunPaths(tmp_path / "a")
-    with paths.leaderboard.open(encoding="utf-8", newline="") as file:
-        widths = [int(row["cnn_width"]) for row in csv.DictReader(file)]
+    widths = [int(row["cnn_width"]) for row in leaderboard_of(paths.root).values()]
     assert len(widths) == 8
     assert max(widths) < 40  # with 40 there are more than 30,000 parameters
     refused = json.loads(paths.summary.read_text())["refused"]

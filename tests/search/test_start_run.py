@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from search.list import list_runs
 from search.results import RunPaths
 from search.trial_attrs import EARLIER
-from tests.search.cli import TINY, run, summary_of, trials_of, write_space
+from tests.search.cli import TINY, leaderboard_of, run, summary_of, trials_of, write_space
 
 WIDER: dict[str, Any] = {
     **TINY["space"],
@@ -50,7 +49,7 @@ def test_a_search_starts_from_an_earlier_one_and_goes_on_without_it(tmp_path: Pa
     known = [trial for trial in trials_of(paths.root) if EARLIER in trial.user_attrs]
     assert len(known) == carried
     best = max(known, key=lambda trial: trial.value or 0.0)
-    own = rows(paths)
+    own = leaderboard_of(paths.root)
     assert sorted(own) == [carried, carried + 1]
     assert float(own[carried]["lr"]) == pytest.approx(best.params["lr"], rel=1e-5)
     # It is trained to its end, on the same seed, so that it comes to at least what it came to there.
@@ -61,14 +60,9 @@ def test_a_search_starts_from_an_earlier_one_and_goes_on_without_it(tmp_path: Pa
     shutil.rmtree(results / "first")
     status, out, err = run("--resume", "second", "--storage-path", results, "--extend", "+1")
     assert status == 0, err
-    assert sorted(rows(paths)) == [carried, carried + 1, carried + 2]
+    assert sorted(leaderboard_of(paths.root)) == [carried, carried + 1, carried + 2]
     assert sum(EARLIER in trial.user_attrs for trial in trials_of(paths.root)) == carried
     status, _, err = run(space, "--name", "third", "--storage-path", results)
     assert status == 2
     assert err.startswith("start_from.0.run: no such run, found ")
     assert not (results / "third").exists()
-
-
-def rows(paths: RunPaths) -> dict[int, dict[str, str]]:
-    with paths.leaderboard.open(encoding="utf-8", newline="") as file:
-        return {int(row["trial"]): row for row in csv.DictReader(file)}

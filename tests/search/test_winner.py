@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from statistics import mean
@@ -16,7 +15,7 @@ from search.ledger import Status, TrialRecord
 from search.reproduce import reproduction
 from search.results import RunPaths
 from search.study import StudyStore
-from tests.search.cli import TINY, run, write_space
+from tests.search.cli import TINY, leaderboard_of, run, write_space
 from trainables.checkpoint import load_weights
 
 SPACE = {
@@ -61,8 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 def test_the_mean_of_other_seeds_picks_the_winner(finished: RunPaths) -> None:
     summary = json.loads(finished.summary.read_text())
     final = summary["final"]
-    with finished.leaderboard.open(encoding="utf-8", newline="") as file:
-        ranked = [int(row["trial"]) for row in csv.DictReader(file)]
+    ranked = list(leaderboard_of(finished.root))
     assert [each["trial"] for each in final["candidates"]] == ranked[:2]
     assert all(each["seeds"] == [4, 5] and len(each["scores"]) == 2 for each in final["candidates"])
     best = min(final["candidates"], key=lambda each: mean(each["scores"]))
