@@ -206,7 +206,7 @@ class StudyStore:
             "status": record.status.value,
             "best_epoch": record.best_epoch,
             "val_loss": record.val_loss,
-            "train_s": round(record.train_s, 4),
+            "train_s": record.train_s,
             "images_per_s": record.images_per_s,
             "cause": record.cause,
             "message": record.message,
