@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,17 @@ def leaving_nodes() -> set[str]:
     return leaving
 
 
-def was_taken_back(text: str) -> bool:
-    """Whether an error of Ray names a node that had been told to leave, as far as this process has looked.
+def have_left(nodes: Iterable[str]) -> bool:
+    """Whether one of these nodes has been told to leave, as far as this process has looked.
 
     Ray itself calls a node taken back only once the time of its notice is over; many go before.
     """
-    return any(number in _seen_leaving for number in _NODE.findall(text))
+    return not _seen_leaving.isdisjoint(nodes)
+
+
+def was_taken_back(text: str) -> bool:
+    """Whether an error of Ray names a node that had been told to leave."""
+    return have_left(_NODE.findall(text))
 
 
 def read_cluster() -> Cluster:

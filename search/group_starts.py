@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import ray
+from ray._private.state import state as ray_state
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.util.placement_group import (
@@ -15,12 +15,9 @@ from ray.util.placement_group import (
     placement_group_table,
     remove_placement_group,
 )
-from ray.util.state import get_actor
-from ray.util.state.exception import RayStateApiException
 
 # Of the placement groups made here. Next in the name is an actor that lives as long as the driver of its group.
 _PREFIX = "vistune-group"
-_ANSWER_S = 10
 
 
 class FreesFailedStarts(WorkerGroupCallback):  # type: ignore[misc]
@@ -64,16 +61,13 @@ def free_orphans() -> None:
     """Frees the placement groups of this search whose driver is gone.
 
     Ray frees what an actor has made only once its whole job is over, and Ray Train's `PlacementGroupCleaner` knows of a
-    group once it has formed: where a driver is lost while its group forms, nobody else would, and the next group would
-    wait for its resources for ever.
+    group once it has formed, and learns from a dashboard who is gone: where a driver is lost while its group forms, or
+    on a cluster that has no dashboard, nobody else would, and the next group would wait for its resources for ever.
     """
-    address = ray.get_runtime_context().gcs_address  # there may be other clusters on this machine
     for known in placement_group_table().values():
         prefix, _, rest = known["name"].rpartition(_PREFIX)
         if prefix or not rest or known["state"] == "REMOVED":
             continue
-        # An answer that does not come now may come the next time; another search's is not found by its name.
-        with suppress(RayStateApiException, OSError, ValueError, ray.exceptions.RayError):
-            companion = get_actor(rest.split("-")[1], address=address, timeout=_ANSWER_S)
-            if companion is not None and companion.state == "DEAD":
+        if ray_state.actor_table(rest.split("-")[1]).get("State") == "DEAD":
+            with suppress(ValueError):  # the name of another search's group is not known here
                 remove_placement_group(get_placement_group(known["name"]))

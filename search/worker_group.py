@@ -107,7 +107,6 @@ class WorkerGroup:
         self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         self._error: BaseException | None = None
         self._has_formed = False
-        self._leaving: set[str] = set()
         self._thread = threading.Thread(target=self._fit, args=(resources, scratch), daemon=True)
         self._thread.start()
 
@@ -159,7 +158,7 @@ class WorkerGroup:
     def _wait_for(self, message: Any) -> Any:
         looks = 0
         while not ray.wait([message], timeout=_LOOK_EVERY_S)[0]:
-            self._note_leaving_nodes()
+            self._look_for_leaving_nodes()
             if self.is_over:
                 raise self._why_over()
             looks += 1
@@ -168,20 +167,22 @@ class WorkerGroup:
         self._has_formed = True
         return ray.get(message)
 
-    def _note_leaving_nodes(self) -> None:
+    def _look_for_leaving_nodes(self) -> None:
         from search.cluster_state import leaving_nodes
 
         with suppress(Exception):  # whatever is wrong with Ray is noticed by those that need it for more
-            self._leaving |= leaving_nodes()
+            leaving_nodes()
 
     def _why_over(self) -> BaseException:
         """Ray Train's error; or that a node was taken back, where Ray Train saw only what the other workers said of it.
 
         It looks twice a second: these may have noticed the loss, and Ray not yet.
         """
+        from search.cluster_state import have_left
+
         error = self._error or RuntimeError("the worker group ended before its trial")
         lost = interruption_of(error, in_group=True)
-        if lost is None or lost.kind is not Kind.LOST or not self._leaving & ray.get(self._mailbox.nodes.remote()):
+        if lost is None or lost.kind is not Kind.LOST or not have_left(ray.get(self._mailbox.nodes.remote())):
             return error
         return NodeTakenBackError(lost.message)
 

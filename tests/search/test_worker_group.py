@@ -12,18 +12,16 @@ from typing import Any
 import pytest
 import ray
 import torch
-from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.util import placement_group_table
 from safetensors.torch import load_file
 
-from search.group_starts import FreesFailedStarts
 from search.interruptions import interruption_of
 from search.launch import TrialTask
 from search.resources_config import ResourcesConfig
 from search.restarts import Kind
 from search.results import RunPaths
 from search.tuner import start_ray
-from search.worker_group import Mailbox, WorkerGroup
+from search.worker_group import WorkerGroup
 from tests.search.cli import wait_until
 from tests.search.test_losses import processes
 from trainables.checkpoint import TrialFiles
@@ -45,10 +43,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> RunPaths:
-    paths = RunPaths(tmp_path / "run")
-    paths.environment.parent.mkdir(parents=True, exist_ok=True)
-    paths.environment.touch()
-    return paths
+    return run_paths(tmp_path)
 
 
 @pytest.fixture
@@ -63,6 +58,14 @@ def form(paths: RunPaths) -> Iterator[Callable[[], WorkerGroup]]:
     yield form
     for group in formed:
         group.close()
+
+
+def run_paths(folder: Path) -> RunPaths:
+    """A run that has begun, as far as trials look."""
+    paths = RunPaths(folder / "run")
+    paths.root.mkdir(parents=True)
+    paths.environment.touch()
+    return paths
 
 
 def task(paths: RunPaths, number: int, **changes: Any) -> TrialTask:
@@ -140,50 +143,6 @@ def test_a_group_that_loses_a_process_while_it_forms_is_formed_again(
     group = form()
     reported = trained(group, task(paths, 0))
     killer.join()
-    assert [each["epoch"] for each in reported] == [1, 2]
-    group.close()
-    wait_until(is_free)
-
-
-def test_what_an_attempt_to_form_a_group_holds_is_freed_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_group, "placement_group", worker_group.placement_group)  # put back afterwards
-    frees = FreesFailedStarts("companion")
-    frees.before_worker_group_start(None)
-    first = worker_group.placement_group([{"CPU": 1.0}])
-    assert first.wait(30)
-    frees.before_worker_group_start(None)
-    wait_until(is_free)
-    second = worker_group.placement_group([{"CPU": 1.0}])
-    assert second.wait(30)
-    frees.before_worker_group_start(None)
-    wait_until(is_free)
-
-
-@ray.remote(num_cpus=0)
-class Controller:
-    """As far as it has come when the first node of its group is lost."""
-
-    def hold(self, companion: str) -> bool:
-        FreesFailedStarts(companion).before_worker_group_start(None)
-        return bool(worker_group.placement_group([{"CPU": 1.0}] * 2).wait(30))
-
-
-@ray.remote(num_cpus=0)
-class Driver:
-    def begin(self) -> bool:
-        self.companion = ray.remote(Mailbox).options(num_cpus=0).remote()
-        self.controller = Controller.remote()
-        return bool(ray.get(self.controller.hold.remote(self.companion._actor_id.hex())))
-
-
-def test_a_driver_that_is_lost_while_its_group_forms_does_not_block_the_next(
-    form: Callable[[], WorkerGroup], paths: RunPaths
-) -> None:
-    driver = Driver.remote()  # type: ignore[attr-defined]
-    assert ray.get(driver.begin.remote())
-    ray.kill(driver)
-    group = form()
-    reported = trained(group, task(paths, 0))
     assert [each["epoch"] for each in reported] == [1, 2]
     group.close()
     wait_until(is_free)

@@ -1,0 +1,79 @@
+"""What worker groups hold that did not come to an end of their own: on a Ray without a dashboard, so by nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.train.v2._internal.execution.worker_group import worker_group
+
+from search.group_starts import FreesFailedStarts
+from search.resources_config import ResourcesConfig
+from search.results import RunPaths
+from search.tuner import start_ray
+from search.worker_group import Mailbox, WorkerGroup
+from tests.search.cli import wait_until
+from tests.search.test_worker_group import RESOURCES, is_free, run_paths, task, trained
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_dashboard() -> Iterator[None]:
+    start_ray(ResourcesConfig(), address=None)
+    yield
+    ray.shutdown()
+
+
+def test_what_an_attempt_to_form_a_group_holds_is_freed_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_group, "placement_group", worker_group.placement_group)  # put back afterwards
+    frees = FreesFailedStarts("companion")
+    frees.before_worker_group_start(None)
+    first = worker_group.placement_group([{"CPU": 1.0}])
+    assert first.wait(30)
+    frees.before_worker_group_start(None)
+    wait_until(is_free)
+    second = worker_group.placement_group([{"CPU": 1.0}])
+    assert second.wait(30)
+    frees.before_worker_group_start(None)
+    wait_until(is_free)
+
+
+@ray.remote(num_cpus=0)
+class Controller:
+    """As far as it has come when the first node of its group is lost."""
+
+    def hold(self, companion: str) -> bool:
+        FreesFailedStarts(companion).before_worker_group_start(None)
+        return bool(worker_group.placement_group([{"CPU": 1.0}] * 2).wait(30))
+
+
+@ray.remote(num_cpus=0)
+class Driver:
+    def begin(self) -> bool:
+        self.companion = ray.remote(Mailbox).options(num_cpus=0).remote()
+        self.controller = Controller.remote()
+        return bool(ray.get(self.controller.hold.remote(self.companion._actor_id.hex())))
+
+
+@ray.remote(num_cpus=0)
+class Trainer:
+    def train(self, paths: RunPaths) -> None:
+        self.group = WorkerGroup(2, RESOURCES, scratch=str(paths.tune))
+        trained(self.group, task(paths, 0))
+
+
+@pytest.mark.parametrize("formed", [False, True])
+def test_a_driver_that_is_lost_does_not_block_the_next(tmp_path: Path, *, formed: bool) -> None:
+    paths = run_paths(tmp_path)
+    driver = Trainer.remote() if formed else Driver.remote()  # type: ignore[attr-defined]
+    assert ray.get(driver.train.remote(paths) if formed else driver.begin.remote()) is not False
+    assert not is_free()
+    ray.kill(driver)
+    group = WorkerGroup(2, RESOURCES, scratch=str(paths.tune))
+    reported = trained(group, task(paths, 1))
+    assert [each["epoch"] for each in reported] == [1, 2]
+    group.close()
+    wait_until(is_free)
