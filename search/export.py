@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from search.results import RunPaths, write_json, write_text
 from search.storage import find_run, folder_of_runs
 from trainables.errors import ConfigError, VistuneError
-from trainables.object_store import publish_folder
+from trainables.object_store import publish_folder, remove
 
 if TYPE_CHECKING:
     from search.export_formats import Written
     from trainables.exported import ExportedModel
 
+_CARD = "model_card.json"
 _IMAGES = 32  # on which a round trip is checked
 
 
@@ -77,6 +78,7 @@ def export(
     check_formats(formats)
     if trial is None:
         exported = load_model(paths.best_model, device=torch.device("cpu"))
+        _remove_earlier(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name in (DESCRIPTION, WEIGHTS):
             shutil.copyfile(paths.best_model / name, folder / name)
@@ -85,7 +87,7 @@ def export(
         exported = load_model(folder, device=torch.device("cpu"))
     images = check_images(exported, _validation_pixels(paths))
     written, failed = write_formats(folder, exported, images, formats=formats)
-    write_json(folder / "model_card.json", _card(paths, exported, trial=trial, written=written))
+    write_json(folder / _CARD, _card(paths, exported, trial=trial, written=written))
     write_text(folder / "README.md", usage(exported, written))
     publish_folder(folder)  # which may be that of a run in an object store
     return written, failed
@@ -145,6 +147,15 @@ probabilities = class_probabilities(exported.model(exported.preprocess(pixels)),
 }
 
 
+def _remove_earlier(folder: Path) -> None:
+    """Removes the models that an earlier export wrote there: in a format that is not written now one would be old."""
+    from search.export_formats import FORMATS
+
+    if (folder / _CARD).is_file():  # else it is somebody else's folder
+        for name in (name for each in FORMATS.values() for name in each.files):
+            remove(folder / name)
+
+
 def _write_trial(paths: RunPaths, folder: Path, *, number: int) -> None:
     """The best weights of a trial, as the run's best model is written."""
     from search.report_source import read_source
@@ -169,6 +180,7 @@ def _write_trial(paths: RunPaths, folder: Path, *, number: int) -> None:
     config = source.config.trial_config(record.params)
     data = load_data(config.data)
     rows = make_splits(data, config.split).train
+    _remove_earlier(folder)
     export_model(folder, config, trial_dir=paths.trial(number), data=data, train_rows=rows)
 
 

@@ -102,7 +102,7 @@ def _is_run(paths: RunPaths) -> bool:
 
 
 def _line(paths: RunPaths) -> RunLine:
-    """Reads a run's small files; its study only where no session has come to an end, as that takes a second."""
+    """Reads a run's small files; all of its study only where no session has come to an end, as that takes a second."""
     started = datetime.fromtimestamp(paths.root.stat().st_mtime, tz=UTC)
     mirrored = mirror_of(paths.root) is not None
     num_bytes = total_size(paths.root) if mirrored else sum(_sizes(paths.root))
@@ -130,6 +130,10 @@ def _line(paths: RunPaths) -> RunLine:
 
 
 def _ended(paths: RunPaths, summary: dict[str, Any], *, metric: str, started: datetime, num_bytes: int) -> RunLine:
+    if summary["state"] != "finished" and mirror_of(paths.root) is None:
+        from search.report_source import check_lines
+
+        check_lines(paths.study)  # it is to be resumed
     best, test = summary["best"], summary.get("test")
     return RunLine(
         name=paths.name,

@@ -106,6 +106,12 @@ def test_a_damaged_study_is_not_gone_on_with(sound: Path, tmp_path: Path) -> Non
     shutil.copytree(sound, folder)
     lines = (folder / "study.log").read_text().splitlines()
     (folder / "study.log").write_text("\n".join([*lines[:3], "no journal", *lines[3:]]) + "\n")
+    summary = json.loads((folder / "summary.json").read_text())
+    for state, listed in (("finished", "finished"), ("interrupted", "damaged")):  # only that one is to be resumed
+        (folder / "summary.json").write_text(json.dumps({**summary, "state": state}))
+        (line,) = list_runs(folder.parent)
+        assert line.state == listed
+    assert "study.log: cannot be read as a study" in line.problem
     config = load_search(folder / "config.yaml")
     with pytest.raises(
         ConfigError, match=r"study\.log: cannot be read as a study .*; restore it from a copy, or start"

@@ -79,6 +79,9 @@ def test_any_trial_can_be_written(finished: Path, capsys: pytest.CaptureFixture[
     kept = load_file(TrialFiles(finished / "trials" / "0001").best_weights)
     written = load_file(finished / "export" / "0001" / "model.safetensors")
     assert all(torch.equal(kept[name], written[name]) for name in kept)
+    assert (finished / "export" / "0001" / "model.pt2").is_file()
+    assert main([str(finished), "--trial", "1", "--formats", "safetensors"]) == 0
+    assert not (finished / "export" / "0001" / "model.pt2").exists()  # what the page beside it does not mention
     assert main([str(finished), "--trial", "9"]) == 2
     assert "a has no trial 9; its trials are 0 to 1" in capsys.readouterr().err
     TrialFiles(finished / "trials" / "0001").best_weights.unlink()
