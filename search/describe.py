@@ -207,8 +207,7 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     if outcome.state == "finished":
         lines.append(("predict", f"python -m search.predict {named} IMAGE..."))
     else:
-        is_spent = outcome.reason is not None and outcome.reason.endswith("is used up")
-        more = " --extend +1h" if is_spent and outcome.state == "failed" else ""
+        more = " --extend +1h" if outcome.is_spent and outcome.state == "failed" else ""
         lines.append(("resume", f"python -m search.run --resume {named}{more}"))
     for label, text in lines:  # never wrapped: they are there to be copied
         console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)

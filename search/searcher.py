@@ -55,6 +55,11 @@ class Halt:
     def requested(self) -> bool:
         return self._event.is_set()
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the search has come to the end of its budget."""
+        return self.requested and not self.interrupted and not self.hopeless
+
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
     """Proposes trials from an Optuna study and writes back how each ended.

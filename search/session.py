@@ -51,6 +51,7 @@ class Outcome:
     Attributes:
         state: finished, interrupted or failed.
         reason: why it ended early, where it did.
+        is_spent: whether that was its budget.
         test: the winner's test metrics; None unless the search finished.
         final: what the best trials reached when trained again; None where they were not.
         refused: how many proposals exceeded each of the limits.
@@ -58,6 +59,7 @@ class Outcome:
 
     state: str
     reason: str | None
+    is_spent: bool
     records: list[TrialRecord]
     test: dict[str, Any] | None
     final: FinalSummary | None = None
@@ -190,7 +192,15 @@ def run_session(
     fetch_curves(paths)
     view.note("writing the report")
     _write_report(read_source(paths, config=config, records=records), data)
-    return Outcome(state=state, reason=halt.reason, records=records, test=test, final=found, refused=refused)
+    return Outcome(
+        state=state,
+        reason=halt.reason,
+        is_spent=halt.is_spent,
+        records=records,
+        test=test,
+        final=found,
+        refused=refused,
+    )
 
 
 def _write_report(source: ReportSource, data: ImageData) -> None:
