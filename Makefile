@@ -9,8 +9,9 @@ SPACE ?= spaces/small_dataset.yaml
 search: setup
 	$(BIN)/python -m search.run $(SPACE)
 
+# Half of the tests wait for processes to start: so two at a time, the ones that start Ray one after the other.
 test: setup check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -rs

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from search.domains import Domain, FloatDomain, IntDomain
 from search.ledger import Status, TrialRecord
@@ -160,6 +159,9 @@ def _study(records: Sequence[TrialRecord], losses: Sequence[float], *, domains: 
 
 def _evaluate(study: optuna.Study, losses: Sequence[float]) -> dict[str, float]:
     """Importance of every parameter, without a unit, had the trials these losses."""
+    # Brings scikit-learn, for which no first trial should wait.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     quantile = max(0.1, _MIN_TARGET_TRIALS / len(losses))
     evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
     return get_param_importances(study, evaluator=evaluator, target=lambda trial: losses[trial.number], normalize=False)

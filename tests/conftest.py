@@ -1,6 +1,7 @@
-"""For how long are slow tests begun? On a machine that takes too long the rest is skipped, and said to be.
+"""Which tests run beside each other, and for how long are slow tests begun?
 
-Their files then come in another order for every commit, so that it is not always the same ones that are left out.
+On a machine that takes too long the rest of the slow ones is skipped, and said to be. Their files then come in another
+order for every commit, so that it is not always the same ones that are left out.
 """
 
 from __future__ import annotations
@@ -9,13 +10,28 @@ import hashlib
 import math
 import os
 import time
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from search.git_commit import git_commit
 
 _LIMIT_MIN = float(os.environ.get("VISTUNE_SLOW_MINUTES", "inf"))
 _STARTED = time.monotonic()
+
+
+class _OneRayAtATime(LoadScopeScheduling):
+    """Files of tests beside each other, those that start Ray one after the other: each takes both cores."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if "mark.ray" in (self.config.rootpath / file).read_text(encoding="utf-8") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneRayAtATime:
+    """Of pytest-xdist: how `-n 2` shares the tests out."""
+    return _OneRayAtATime(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # when those that are not to run are out of the list

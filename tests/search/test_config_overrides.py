@@ -55,7 +55,7 @@ from tests.search.space_files import GOOD, refusal, space_file, write
         ("a..b=1", None, "-o a..b=1: must be key=value"),
         ("space.lr=[1", None, "-o space.lr=[1: not valid YAML: a list or mapping that is not closed"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: "value" if callable(value) else str(value)[:40],
 )
 def test_overrides(tmp_path: Path, override: str, read: Any, value: Any) -> None:
     path = write(tmp_path, GOOD)

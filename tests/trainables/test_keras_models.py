@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,7 @@ def test_weights_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path))  # an empty cache
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first request of a process, with its proxies
     with pytest.raises(ModelError, match=r"keras/MobileNetV3Small: .*neither cached nor reachable .*pretrained: false"):
         network(pretrained=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,7 @@ def test_weights_out_of_reach_fail_fast(
     # A closed port stands for a network that is down: nothing leaves the machine, whatever it is connected to.
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first request of a process, with its proxies
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     from huggingface_hub import close_session, constants
 
