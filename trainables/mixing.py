@@ -66,7 +66,7 @@ def mix_images(images: Tensor, partners: Tensor, mix: Mix) -> Tensor:
         normalising afterwards is the same as mixing normalised images. CutMix: the type given.
     """
     if mix.box is None:
-        return images.to(torch.float32, copy=True).mul_(mix.lam).add_(partners, alpha=1 - mix.lam)
+        return images.to(torch.float32, copy=True).lerp_(partners.to(torch.float32), 1 - mix.lam)
     top, left, bottom, right = mix.box
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
