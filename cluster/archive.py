@@ -48,9 +48,10 @@ def wanted(root: Path) -> list[Path]:
 
 
 def _is_wanted(file: Path) -> bool:
-    if file.name.startswith(".") or file.name == "checkpoint.pt":
+    if file.name.startswith("."):
         return False
-    return file.suffix != ".safetensors" or file.parts[0] not in ("trials", "final")
+    of_trial = file.parts[0] in ("trials", "final")
+    return not of_trial or not (file.suffix == ".safetensors" or file.name.startswith(("checkpoint.", "attempt")))
 
 
 def printed(root: Path, *, max_mib: float) -> Iterator[str]:

@@ -46,13 +46,19 @@ port=$((20000 + SLURM_JOB_ID % 10000))
 # Read to their ends: under pipefail a reader that stops early ends the job, by the writer's SIGPIPE.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | awk 'NR == 1')
 on_one=(srun --overlap --nodes=1 --ntasks=1 --nodelist="$head")
-address=$("${on_one[@]}" hostname --ip-address | awk 'NR == 1 {print $1}')
+# Debian's hosts file gives a machine's own name a loopback address, where no other node finds it.
+address=$("${on_one[@]}" bash -c 'hostname --ip-address; hostname -I' | awk '
+  {for (i = 1; i <= NF; i++) if (!found && $i ~ /^[0-9.]+$/ && $i !~ /^127\./) {print $i; found = 1}}')
+if [[ -z $address ]]; then
+  ((SLURM_JOB_NUM_NODES == 1)) || { echo "$head: has no IPv4 address but a loopback, so no node would find it" >&2; exit 1; }
+  address=127.0.0.1
+fi
 address=$address:$port
 
 # Since SLURM 22.05 a step does not take over --cpus-per-task.
 cpus=${SLURM_CPUS_PER_TASK:-1}
 node=(--num-cpus="$cpus" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --disable-usage-stats --block)
-steps=() driver='' again=0
+steps=() driver='' again=0 to_end=0
 
 stop_cluster() {
   local step
@@ -63,13 +69,18 @@ stop_cluster() {
 trap stop_cluster EXIT
 
 # The search ends as on Ctrl-C: what is finished is saved, running trials keep their last epoch.
-# shellcheck disable=SC2317,SC2329 # called by the trap
-save_and_requeue() {
-  echo "$(date '+%F %T'): the job is to end; the search saves and is queued again"
-  again=1
+# shellcheck disable=SC2317,SC2329 # called by the traps
+save() {
+  to_end=1
+  echo "$(date '+%F %T'): the job is to end; the search saves what it has"
   [[ -z $driver ]] || kill -TERM "$driver" 2> /dev/null || true
 }
-trap save_and_requeue USR1 TERM
+# Before the time limit (--signal above): the job is queued again. TERM comes on preemption, and then too; and from
+# scancel, which means the end: then SLURM does not call the job running any more.
+trap 'again=1; save' USR1
+trap 'is_running && again=1; save' TERM
+# shellcheck disable=SC2317,SC2329
+is_running() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2> /dev/null) == RUNNING ]]; }
 
 "${on_one[@]}" --cpus-per-task="$cpus" ray start --head --node-ip-address="${address%:*}" --port="$port" \
   --dashboard-host=127.0.0.1 --dashboard-port="${VISTUNE_DASHBOARD_PORT:-8265}" "${node[@]}" &
@@ -86,7 +97,7 @@ fi
 python -m cluster.wait_for_nodes "$SLURM_JOB_NUM_NODES" --address "$address" --timeout 300
 
 status=130
-if ((!again)); then
+if ((!to_end)); then
   cluster/run_or_resume.sh "$space" "$name" "${VISTUNE_RESULTS:-results}" --address "$address" "$@" &
   driver=$!
   # A signal to this script ends `wait`, not the search.

@@ -55,7 +55,7 @@ node_start() {
   fi
   cd "$folder"
   export PATH=$folder/.venv/bin:$PATH RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/$key.token
-  export RAY_USAGE_STATS_ENABLED=0
+  export RAY_USAGE_STATS_ENABLED=0 VISTUNE_RESULTS=${VISTUNE_RESULTS:-$folder/results}
   [[ -z $cache ]] || export VISTUNE_CACHE=$cache
   # In a session of its own, so that it outlives this connection and can be ended as a whole.
   setsid nohup ray start "$@" --disable-usage-stats --block > "$state/$key.log" 2>&1 < /dev/null &

@@ -12,6 +12,7 @@ from cluster.package import Package
 from search.config import SearchConfig, load_search
 from search.domains import CategoricalDomain
 from search.git_commit import VARIABLE, git_commit
+from search.includes import included_files
 from search.results import RUN_NAME, dated_name
 from trainables.errors import ConfigError
 
@@ -60,7 +61,7 @@ def read_space(options: argparse.Namespace, root: Path) -> tuple[SearchConfig, P
         ConfigError: if it is not valid, not in that folder, or names paths that the cluster cannot have.
     """
     config = load_search(options.space, overrides=options.overrides)
-    path: Path = options.space.absolute()
+    path = Path(os.path.normpath(options.space.absolute()))  # `..` of the command line, not of links
     if not path.is_relative_to(root):
         raise ConfigError(f"{options.space}: is not in {root}, which is what is sent; copy it there")
     return config, path.relative_to(root)
@@ -74,6 +75,15 @@ def check_paths(config: SearchConfig, space: Path, package: Package) -> None:
     """
     if space not in package.files:
         raise ConfigError(f"{space}: is left out of the package by an ignore file; take it back with !/{space}")
+    for file in included_files(package.root / space):
+        if not _is_sent(file, package):
+            raise ConfigError(f"{space}: include: {file} is not sent; have it in {package.root}, and in no ignore file")
+    for index, earlier in config.earlier_runs.items():
+        if "://" not in earlier.run and not _is_absolute(earlier.run):
+            raise ConfigError(
+                f"{space}: start_from.{index}.run: {earlier.run} is a run here, and results are not sent; give the "
+                "path of a run that the nodes see, or its address in an object store"
+            )
     data = config.task.data
     if data.root is None and data.name not in ("digits", "csv"):
         raise ConfigError(
@@ -122,6 +132,11 @@ def _weights(config: SearchConfig) -> list[str]:
     param = config.space.get("weights")
     values = param.values if isinstance(param, CategoricalDomain) else (param,)
     return [value for value in values if isinstance(value, str)]
+
+
+def _is_sent(file: Path, package: Package) -> bool:
+    whole = Path(os.path.normpath(file.expanduser().absolute()))
+    return whole.is_relative_to(package.root) and whole.relative_to(package.root) in package.files
 
 
 def _is_absolute(value: str) -> bool:

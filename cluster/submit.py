@@ -196,7 +196,8 @@ def _follow(options: argparse.Namespace, console: Console, cluster: Cluster, job
             print(f"the results could not be fetched: {error}\nonce that is seen to: {again}", file=sys.stderr)
             return status or FAILED
     if status == INTERRUPTED:
-        console.print(f"[dim]go on    [/dim]  python -m cluster.submit --resume {job.run}", soft_wrap=True)
+        again = f"python -m cluster.submit --resume {job.run} --address {cluster.shown}"
+        console.print(f"[dim]go on    [/dim]  {again}", soft_wrap=True)
     return status
 
 

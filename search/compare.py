@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.storage import folder_of_runs
+from search.storage import add_storage_path, storage_root
 from trainables.errors import ConfigError, VistuneError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = _parse(arguments)
     try:
-        runs = load_runs(options.runs, storage_path=options.storage_path)
+        runs = load_runs(options.runs, storage_path=storage_root(options.storage_path))
         console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
         describe_comparison(console, runs)
         if options.html is not None:
@@ -106,9 +106,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="name or folder of a run; two or more")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as a page, too")
-    parser.add_argument(
-        "--storage-path", type=folder_of_runs, default=Path("results"), help="folder that holds runs (default: results)"
-    )
+    add_storage_path(parser)
     options = parser.parse_args(arguments)
     if len(options.runs) < 2:
         parser.error("give two runs or more; python -m search.list shows which there are")

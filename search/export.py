@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.results import RunPaths, write_json, write_text
-from search.storage import find_run, folder_of_runs
-from trainables.errors import ConfigError, VistuneError
+from search.storage import add_storage_path, find_run, storage_root
+from trainables.errors import ConfigError, VistuneError, first_line
 from trainables.object_store import publish_folder, remove
 
 if TYPE_CHECKING:
@@ -34,17 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trial", type=int, metavar="N", help="export this trial (default: the winner)")
     parser.add_argument("--formats", default="safetensors,torch,onnx", help="default: safetensors,torch,onnx")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: export/ in the run's folder")
-    parser.add_argument(
-        "--storage-path", type=folder_of_runs, default=Path("results"), help="where runs lie (default results)"
-    )
+    add_storage_path(parser)
     options = parser.parse_args(arguments)
     formats = tuple(dict.fromkeys(name.strip() for name in options.formats.split(",") if name.strip()))
     try:
-        paths = find_run(options.run, storage_path=options.storage_path)
+        paths = find_run(options.run, storage_path=storage_root(options.storage_path))
         folder = options.output or paths.root / "export" / ("best" if options.trial is None else f"{options.trial:04d}")
         written, failed = export(paths, folder, trial=options.trial, formats=formats)
     except VistuneError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{folder}: nothing can be written there ({first_line(error)}); give another --output", file=sys.stderr)
         return 2
     for each in written:
         print(
@@ -76,6 +77,8 @@ def export(
     from trainables.exported import DESCRIPTION, WEIGHTS, load_model
 
     check_formats(formats)
+    if folder.resolve() == paths.best_model.resolve():
+        raise ConfigError(f"--output: {folder} is the run's own model; give another folder")
     if trial is None:
         exported = load_model(paths.best_model, device=torch.device("cpu"))
         _remove_earlier(folder)

@@ -33,13 +33,24 @@ def read_with_includes(path: Path) -> YamlFile:
     return _Reader().read(path, chain=())
 
 
+def included_files(path: Path) -> list[Path]:
+    """The files on which a file builds, and those on which these do.
+
+    Raises:
+        ConfigError: as from `read_with_includes`.
+    """
+    reader = _Reader()
+    reader.read(path, chain=())
+    return reader.files[1:]
+
+
 class _Reader:
     def __init__(self) -> None:
-        self._num_files = 0
+        self.files: list[Path] = []
 
     def read(self, path: Path, *, chain: Sequence[Path]) -> YamlFile:
-        self._num_files += 1
-        if self._num_files > _MAX_FILES:
+        self.files.append(path)
+        if len(self.files) > _MAX_FILES:
             raise ConfigError(f"{path}: more than {_MAX_FILES} files are included; {INCLUDE} fewer")
         own = read_yaml(path)
         if INCLUDE not in own.data:

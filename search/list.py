@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import sys
@@ -18,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.mirrored_run import fetch_summary, is_driven
+from search.mirrored_run import fetch_summary, is_driven, is_held_here
 from search.results import RunPaths
-from search.storage import folder_of_runs, store_reached
+from search.storage import add_storage_path, storage_root, store_reached
 from trainables.errors import ConfigError, VistuneError
 from trainables.mirrors import mirror_of, shown
 from trainables.object_store import names_in, total_size
@@ -70,25 +69,24 @@ def list_runs(storage_path: Path) -> list[RunLine]:
             f"{shown(storage_path)}: no such folder, so no runs; give the folder of runs with --storage-path"
         )
     runs = (RunPaths(path) for path in storage_path.iterdir() if path.is_dir())
-    lines = [_line(paths) for paths in runs if _is_run(paths)]
+    lines = [_line(paths) for paths in runs if not os.access(paths.root, os.X_OK) or _is_run(paths)]
     return sorted(lines, key=lambda line: (line.started, line.name), reverse=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m search.list", description="The runs there are, newest first.")
-    parser.add_argument(
-        "--storage-path", type=folder_of_runs, default=Path("results"), help="folder that holds runs (default: results)"
-    )
+    add_storage_path(parser)
     options = parser.parse_args(arguments)
     try:
-        lines = list_runs(options.storage_path)
+        storage = storage_root(options.storage_path)
+        lines = list_runs(storage)
     except VistuneError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     if not lines:
-        console.print(f"no runs in {shown(options.storage_path)}", markup=False)
+        console.print(f"no runs in {shown(storage)}", markup=False)
         return 0
     console.print(_table(lines))
     for line in lines:
@@ -105,12 +103,13 @@ def _line(paths: RunPaths) -> RunLine:
     """Reads a run's small files; all of its study only where no session has come to an end, as that takes a second."""
     started = datetime.fromtimestamp(paths.root.stat().st_mtime, tz=UTC)
     mirrored = mirror_of(paths.root) is not None
-    num_bytes = total_size(paths.root) if mirrored else sum(_sizes(paths.root))
+    num_bytes = 0
     try:
+        num_bytes = total_size(paths.root) if mirrored else sum(_sizes(paths.root))
         environment = _object(paths.environment) if paths.environment.is_file() else {}
         started = datetime.fromisoformat(environment["started"]) if "started" in environment else started
         metric = _metric(paths.config)
-        running = is_driven(paths) if mirrored else _is_held(paths.lock)
+        running = (mirrored and is_driven(paths)) or is_held_here(paths)
         if paths.summary.is_file() and not running:
             return _ended(paths, _object(paths.summary), metric=metric, started=started, num_bytes=num_bytes)
         return _under_way(paths, running=running, metric=metric, started=started, num_bytes=num_bytes)
@@ -184,18 +183,6 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _is_held(lock: Path) -> bool:
-    """Whether another process drives the run; asks for a shared hold, which is given back at once."""
-    if not lock.is_file():
-        return False
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
-
 def _sizes(folder: Path) -> Iterator[int]:
     """Bytes of every file in a folder and below; what vanishes meanwhile counts nothing."""
     try:
@@ -206,6 +193,8 @@ def _sizes(folder: Path) -> Iterator[int]:
                 else:
                     yield entry.stat(follow_symlinks=False).st_size
     except FileNotFoundError:
+        return
+    except PermissionError:  # somebody else's
         return
 
 

@@ -7,6 +7,7 @@ log grow; they follow every few seconds, and the study before the checkpoints of
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import shutil
@@ -48,20 +49,39 @@ def is_there(paths: RunPaths) -> bool:
     return paths.root.exists() if mirror_of(paths.root) is None else size_of(paths.config) is not None
 
 
+def is_held_here(paths: RunPaths) -> bool:
+    """Whether a process on this machine drives the run; asks for a shared hold, which is given back at once."""
+    if not paths.lock.is_file():
+        return False
+    with paths.lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def fetch_run(paths: RunPaths) -> None:
-    """Has the copy of a run hold what its store has, but for what trials have written."""
-    if mirror_of(paths.root) is None:
-        return
-    if not is_there(paths):
+    """Has the copy of a run hold what its store has, but for what trials have written.
+
+    The copy of a driver on this machine is ahead of the store, and stays as it is.
+    """
+    if mirror_of(paths.root) is not None and not is_held_here(paths):
+        _fetch_all(paths)
+
+
+def _fetch_all(paths: RunPaths) -> None:
+    if is_there(paths):
+        fetch(paths.root, wanted=lambda name: not name.startswith(_OF_TRIALS))
+    elif paths.config.is_file():  # else it is no copy of a run, but of a folder of them
         shutil.rmtree(paths.root, ignore_errors=True)  # a copy of a run that is no more
-        return
-    fetch(paths.root, wanted=lambda name: not name.startswith(_OF_TRIALS))
 
 
 def fetch_summary(paths: RunPaths) -> None:
-    """Has the copy hold what says how a run is."""
-    own = {path.name for path in (paths.config, paths.summary, paths.environment, paths.study)}
-    fetch(paths.root, wanted=own.__contains__)
+    """Has the copy hold what says how a run is; that of a driver on this machine does."""
+    if not is_held_here(paths):
+        own = {path.name for path in (paths.config, paths.summary, paths.environment, paths.study)}
+        fetch(paths.root, wanted=own.__contains__)
 
 
 def is_driven(paths: RunPaths) -> bool:
@@ -104,7 +124,7 @@ def followed(paths: RunPaths, *, on_lost: Callable[[], None] = lambda: None) -> 
         return
     hold = _Hold(paths.root / _HOLD)
     hold.take()
-    fetch_run(paths)
+    _fetch_all(paths)
     ended = threading.Event()
     thread = threading.Thread(target=_follow, args=(paths, hold, ended, on_lost), daemon=True)
     thread.start()

@@ -7,9 +7,13 @@ import csv
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from search.storage import find_run, folder_of_runs
-from trainables.errors import DataError, VistuneError
+from search.storage import add_storage_path, find_run, storage_root
+from trainables.errors import ConfigError, DataError, VistuneError, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 BATCH = 64
 
@@ -23,15 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m search.predict", description=__doc__)
     parser.add_argument("run", help="the run's folder or name, for instance results/small_dataset-1")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
+    parser.add_argument("--top", type=_count, default=1, help="classes to print an image (default 1)")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1...; by default a GPU where there is one")
-    parser.add_argument(
-        "--storage-path", type=folder_of_runs, default=Path("results"), help="where runs lie (default results)"
-    )
+    add_storage_path(parser)
     options = parser.parse_args(arguments)
     try:
         return classify(
-            find_run(options.run, storage_path=options.storage_path).best_model,
+            find_run(options.run, storage_path=storage_root(options.storage_path)).best_model,
             list(_image_files(options.images)),
             top=options.top,
             device=options.device,
@@ -49,7 +51,9 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
     from trainables.evaluate import class_probabilities
     from trainables.exported import load_model
 
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not images:
+        raise DataError("no image was found: the folders that were given hold none; give image files, or other folders")
+    target = _device(device)
     exported = load_model(model_folder, device=target)
     writer = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
     failed = 0
@@ -79,6 +83,33 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
             for value, index in zip(values, indices, strict=True):
                 writer.writerow([path, exported.class_names[index], f"{value:.4f}"])
     return 1 if failed else 0
+
+
+def _count(given: str) -> int:
+    count = int(given)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, found {count}")
+    return count
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name; a GPU by default, where there is one.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"--device: {name} cannot be used here ({first_line(error)}); give cpu, cuda or cuda:N"
+        ) from error
+    return device
 
 
 def _image_files(paths: Iterable[Path]) -> Iterable[Path]:

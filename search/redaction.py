@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 HIDDEN = "***"
 
 _WORDS = r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEY|ACCESS_?KEY|ACCOUNT_?KEY|PRIVATE_?KEY"
 # The value of an environment variable with such a word in its name is a secret: RAY_AUTH_TOKEN, AWS_SECRET_ACCESS_KEY.
 _SECRET_VARIABLE = re.compile(rf"(?:^|_)(?:{_WORDS}|PAT|PWD)(?:_|$)|_KEY$", re.IGNORECASE)
+# How the names of those end that say where a secret lies.
+_PLACES = ("_PATH", "_FILE", "_DIR", "_CREDENTIALS")
 # Shorter ones are words that a text may hold by chance, and no secrets.
 _SHORTEST = 8
 
@@ -47,7 +50,7 @@ def redacted(text: str, *, environment: Mapping[str, str] | None = None) -> str:
         environment: this process's by default.
     """
     known = os.environ if environment is None else environment
-    secrets = {value for name, value in known.items() if _SECRET_VARIABLE.search(name) and not _is_place(value)}
+    secrets = {value for name, value in known.items() if _SECRET_VARIABLE.search(name) and not _is_place(name, value)}
     for secret in sorted((each for each in secrets if len(each) >= _SHORTEST), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     for pattern, hidden in _PATTERNS:
@@ -55,6 +58,14 @@ def redacted(text: str, *, environment: Mapping[str, str] | None = None) -> str:
     return text
 
 
-def _is_place(value: str) -> bool:
-    """Whether a value is the path of a file that holds the secret, as RAY_AUTH_TOKEN_PATH is."""
-    return value.startswith(("/", "~", "./"))
+def _is_place(name: str, value: str) -> bool:
+    """Whether a variable has the path of a file that holds the secret, as RAY_AUTH_TOKEN_PATH has.
+
+    A key in base64 may begin with a slash as well.
+    """
+    if not value.startswith(("/", "~", "./")):
+        return False
+    try:
+        return name == "PWD" or name.upper().endswith(_PLACES) or Path(value).expanduser().exists()
+    except (OSError, RuntimeError):  # too long for a path; the home of a user that is not known
+        return False

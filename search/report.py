@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.storage import folder_of_runs
+from search.storage import add_storage_path, storage_root
 from trainables.errors import ConfigError, VistuneError, first_line
 
 
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = _parse(arguments)
     try:
-        path = rewrite_report(options.run, storage_path=options.storage_path)
+        path = rewrite_report(options.run, storage_path=storage_root(options.storage_path))
     except VistuneError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -59,9 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Write a run's report.html from its files: of a run that was killed, is still going, or has ended.",
     )
     parser.add_argument("run", metavar="RUN", help="name or folder; python -m search.list shows which there are")
-    parser.add_argument(
-        "--storage-path", type=folder_of_runs, default=Path("results"), help="folder that holds runs (default: results)"
-    )
+    add_storage_path(parser)
     return parser.parse_args(arguments)
 
 

@@ -45,6 +45,15 @@ def folder_of_runs(given: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def add_storage_path(parser: argparse.ArgumentParser) -> None:
+    """Has a command that reads runs take the folder of runs, for `storage_root`."""
+    parser.add_argument(
+        "--storage-path",
+        type=folder_of_runs,
+        help="folder that holds runs, or s3:// or gs://BUCKET/FOLDER (default: $VISTUNE_RESULTS, else results)",
+    )
+
+
 @contextmanager
 def store_reached(path: Path) -> Iterator[None]:
     """Says in a sentence that a store, in which runs are looked for, cannot be reached or has no such bucket.
@@ -79,6 +88,8 @@ def find_run(run: str, *, storage_path: Path) -> RunPaths:
 
 def _find_run(run: str, *, storage_path: Path) -> RunPaths:
     for candidate in (local_path(run),) if "://" in run else (storage_path / run, local_path(run)):
+        if mirror_of(storage_path) is not None and ".." in candidate.parts:
+            continue
         paths = RunPaths(candidate)
         fetch_run(paths)
         if paths.config.is_file():

@@ -21,6 +21,7 @@ from torch import Tensor
 from trainables.atomic_files import write_beside
 from trainables.errors import CheckpointError, DamagedCheckpointError, SupersededError, first_line
 from trainables.object_store import fetch, read_shared, remove
+from trainables.storage_errors import storage_error
 
 FORMAT = 1
 
@@ -130,16 +131,24 @@ def newest_checkpoint(files: TrialFiles, *, device: torch.device) -> tuple[dict[
 
     Raises:
         CheckpointError: if it is of another format.
+        OSError: if none can be read, and one of them may be sound: a trial that began anew would write over it.
     """
     damaged: list[str] = []
+    unread: OSError | None = None
     for path in files.checkpoints:
         try:
             state = load_checkpoint(path, device=device)
         except DamagedCheckpointError as error:
             damaged.append(str(error))
             continue
+        except OSError as error:  # a bad sector, or a file system that is away
+            damaged.append(f"{path}: cannot be read ({first_line(error)})")
+            unread = error
+            continue
         if state is not None:
             return state, damaged
+    if unread is not None:
+        raise unread
     return None, damaged
 
 
@@ -158,6 +167,8 @@ def load_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any] | Non
     Raises:
         DamagedCheckpointError: if the file was cut short or changed.
         CheckpointError: if it is of another format.
+        OSError: if it may be sound, but cannot be read here and now.
+        MemoryError: if there is no room for it; torch.OutOfMemoryError on a GPU.
     """
     try:
         # torch stores checksums in its archive, and does not look at them when it reads.
@@ -168,7 +179,11 @@ def load_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any] | Non
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         return None
+    except (PermissionError, MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # what a reader of changed bytes raises may be anything: struct.error, IndexError, ...
+        if storage_error(error) is not None:
+            raise
         raise DamagedCheckpointError(
             f"{path}: the checkpoint cannot be read ({first_line(error)}); delete it to train this trial anew"
         ) from error

@@ -70,9 +70,14 @@ def local_path(given: str) -> Path:
     """
     if "://" not in given:
         return Path(given).expanduser()
-    parts = urlsplit(given)
+    try:
+        parts = urlsplit(given)
+    except ValueError as error:
+        raise ConfigError(f"{given}: is no address ({error}); give s3://BUCKET/FOLDER or gs://BUCKET/FOLDER") from error
     if parts.scheme not in _ENDPOINTS:
         raise ConfigError(f"{given}: {parts.scheme}:// is not known; use s3://, gs://, or a folder that is mounted")
+    if parts.fragment or given.endswith("#"):
+        raise ConfigError(f"{given}: has a #, behind which an address says nothing to a store; name the folder without")
     if "@" in parts.netloc or parts.query:
         raise ConfigError(
             f"{parts.scheme}://: give bucket and folder alone; credentials and endpoint belong into the environment of "
@@ -91,11 +96,11 @@ def mirrors() -> Path:
 
 
 def mirror_of(path: Path) -> Mirror | None:
-    """What a path is a copy of; None where it is a path like any other."""
+    """What a path is a copy of; None where it is a path like any other, or leads back out with dots."""
     text = str(path)
     before, found, after = text.partition(f"{os.sep}{_FOLDER}{os.sep}")
     del before
-    if not found:
+    if not found or ".." in Path(after).parts:
         return None
     scheme, _, key = after.partition(os.sep)
     return Mirror(scheme, key)

@@ -18,6 +18,8 @@ from typing import Any
 from trainables.errors import first_line
 from trainables.mirrors import Mirror, mirror_of
 
+# Of a key such as runs/../../x: parts that would lead out of a copy, or that no file system keeps.
+_DOTS = frozenset(("", ".", ".."))
 # Event files are written on, and belong to whoever writes them; a copy of them must not take their place.
 _EVENTS = "events.out.tfevents."
 # Stores tell times in whole seconds: an object that is so old (clocks differ a little) is not written again with the
@@ -105,7 +107,7 @@ def names_in(folder: Path) -> list[str]:
     with _told(mirror):
         below = mirror.store.get_file_info(_selector(mirror, recursive=mirror.scheme == "gs"))
     names = ((info.path[len(mirror.key) :].strip("/"), info.is_file) for info in below)
-    return sorted({name.partition("/")[0] for name, is_file in names if "/" in name or not is_file})
+    return sorted({name.partition("/")[0] for name, is_file in names if "/" in name or not is_file} - _DOTS)
 
 
 def paths_below(folder: Path, *, wanted: Callable[[str], bool]) -> list[Path]:
@@ -223,10 +225,11 @@ def _selector(mirror: Mirror, *, recursive: bool) -> Any:
 
 
 def _objects(mirror: Mirror) -> Iterator[tuple[str, Any]]:
-    """All below a prefix, by their paths below it."""
+    """All below a prefix, by their paths below it; none that as a path would lie elsewhere."""
     for info in mirror.store.get_file_info(_selector(mirror, recursive=True)):
-        if info.is_file:
-            yield info.path[len(mirror.key) :].strip("/"), info
+        name = info.path[len(mirror.key) :].strip("/")
+        if info.is_file and not _DOTS.intersection(name.split("/")):
+            yield name, info
 
 
 def _child(mirror: Mirror, name: str) -> Mirror:
@@ -243,7 +246,9 @@ def _same(path: Path, info: Any) -> bool:
 
 
 def _is_written_here(path: Path) -> bool:
-    return path.name.startswith(_EVENTS) and path.name.split(".")[4] == socket.gethostname() and path.exists()
+    # events.out.tfevents.TIME.HOST.PROCESS...; a host's name may have dots as well.
+    host_on = path.name.split(".", 4)[-1]
+    return path.name.startswith(_EVENTS) and host_on.startswith(f"{socket.gethostname()}.") and path.exists()
 
 
 def _upload(mirror: Mirror, path: Path) -> None:

@@ -15,7 +15,10 @@ from cluster.pack import main as pack
 from trainables.errors import DataError
 
 SENT = {"study.log", "summary.json", "best_model/model.safetensors", "trials/0000/events.1", "logs/search.log"}
-KEPT = {"trials/0000/checkpoint.pt", "trials/0000/best.safetensors", "logs/tune/x", ".lock", "final/a/best.safetensors"}
+KEPT = {
+    *(f"trials/0000/{name}" for name in ("checkpoint.pt", "checkpoint.previous.pt", "attempt", "best.safetensors")),
+    *("final/a/checkpoint.previous.pt", "final/a/best.safetensors", "logs/tune/x", ".lock"),
+}
 
 
 @pytest.fixture

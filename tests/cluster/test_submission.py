@@ -49,6 +49,22 @@ def test_a_space_that_is_ignored(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert "take it back with !/space.yaml" in refused(capfd, "space.yaml")
 
 
+def test_a_path_with_dots_is_that_of_its_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path)
+    (tmp_path / "sub").mkdir()
+    write_space(tmp_path.parent)
+    assert "is not in" in refused(capfd, "../space.yaml")
+    assert "http://127.0.0.1:9: nothing answers there" in refused(capfd, "sub/../space.yaml")
+
+
+def test_what_a_space_builds_on_is_sent_as_well(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_space(tmp_path.parent / "outside")
+    (tmp_path / "space.yaml").write_text("include: ../outside/space.yaml\n")
+    assert "outside/space.yaml is not sent; have it in" in refused(capfd, "space.yaml")
+    write_space(tmp_path, start_from=[{"run": "results/first"}])
+    assert "start_from.0.run: results/first is a run here, and results are not sent" in refused(capfd, "space.yaml")
+
+
 def test_images_that_are_here_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_space(tmp_path, task={"data": {"name": "folder", "root": "images"}})
     write_classes(tmp_path / "images", {"a": 3, "b": 3})

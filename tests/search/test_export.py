@@ -72,7 +72,7 @@ def test_the_winner_is_written_in_every_format_and_used_as_its_page_says(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_any_trial_can_be_written(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_trial_can_be_written(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(finished), "--trial", "1", "--formats", "torch"]) == 0
     from safetensors.torch import load_file
 
@@ -82,6 +82,13 @@ def test_any_trial_can_be_written(finished: Path, capsys: pytest.CaptureFixture[
     assert (finished / "export" / "0001" / "model.pt2").is_file()
     assert main([str(finished), "--trial", "1", "--formats", "safetensors"]) == 0
     assert not (finished / "export" / "0001" / "model.pt2").exists()  # what the page beside it does not mention
+    (tmp_path / "taken").touch()
+    for taken, told in (
+        (tmp_path / "taken", "nothing can be written there"),
+        (finished / "best_model", "is the run's own model"),
+    ):
+        assert main([str(finished), "--output", str(taken)]) == 2
+        assert told in capsys.readouterr().err
     assert main([str(finished), "--trial", "9"]) == 2
     assert "a has no trial 9; its trials are 0 to 1" in capsys.readouterr().err
     TrialFiles(finished / "trials" / "0001").best_weights.unlink()

@@ -19,13 +19,15 @@ from optuna.trial import TrialState
 from search import mirrored_run
 from search.list import main as list_runs
 from search.mirrored_run import followed, is_driven
-from search.results import RunPaths
+from search.results import RunPaths, write_text
 from search.run import main as run
+from search.session import held
+from search.storage import find_run
 from tests.object_server import BUCKET, object_server
 from tests.search.cli import TIMEOUT_S, finish, start, summary_of, trials_of, wait_until, write_space
 from trainables.errors import ConfigError
 from trainables.mirrors import local_path
-from trainables.object_store import fetch, remove, size_of
+from trainables.object_store import fetch, publish, remove, size_of
 
 URI = f"s3://{BUCKET}/team/runs"
 
@@ -117,6 +119,47 @@ def test_a_driver_that_lost_its_run_sends_nothing_more(tmp_path: Path, monkeypat
         paths.log.write_text("not for the store")
     assert is_driven(paths), "the other's hold stays"
     assert size_of(paths.log) is None
+
+
+@pytest.mark.usefixtures("server", "quick")
+def test_whoever_reads_a_run_beside_its_driver_leaves_the_driver_s_copy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paths = RunPaths(on_a_new_machine(tmp_path, monkeypatch))
+    with held(paths), followed(paths):
+        write_text(paths.config, write_space(tmp_path / "a").read_text())
+        publish(paths.study)
+        paths.study.write_text("what the store does not have yet\n")
+        paths.log.parent.mkdir(exist_ok=True)
+        paths.log.write_text("nor this\n")
+        monkeypatch.setattr(mirrored_run, "_EVERY_S", 60.0)  # this driver has sent nothing so far
+        assert find_run("first", storage_path=paths.root.parent).root == paths.root
+        assert list_runs(["--storage-path", URI]) == 0
+        assert run(["--resume", "first", "--storage-path", URI]) == 2
+        assert "another process is running this search" in capfd.readouterr().err
+        assert paths.study.read_text() == "what the store does not have yet\n"
+        assert paths.log.read_text() == "nor this\n"
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("name", ["", ".", "..", "../../../..", "../../../../precious", "second"])
+def test_a_run_that_is_not_there_takes_nothing_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    first = on_a_new_machine(tmp_path, monkeypatch)
+    kept = [first / "config.yaml", tmp_path / "precious" / "a.txt", tmp_path / "vistune-mirrors" / "b.txt"]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(ConfigError, match="no such run"):
+        find_run(name, storage_path=first.parent)
+    assert all(path.is_file() for path in kept)
+
+
+@pytest.mark.parametrize("given", ["s3://[x/y", "s3://b/runs#2", "s3://b/runs#"])
+def test_what_is_no_address_is_said(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"is no address|has a #"):
+        local_path(given)
 
 
 @pytest.mark.parametrize("given", ["s3://../x", "s3://b/../../x", "s3://b/a//c", "gs://b/./x", "s3:///x"])

@@ -74,6 +74,18 @@ def test_values_of_secret_variables_are_hidden_wherever_they_stand() -> None:
     assert redacted(text, environment=environment) == "abc de_DE (***) ***/x *** *** *** /home/me"
 
 
+def test_a_key_that_begins_like_a_path_is_hidden_and_the_path_of_a_key_is_not(tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    environment = {
+        "AWS_SECRET_ACCESS_KEY": "/abcDEF123+xyz/789",
+        "RAY_AUTH_TOKEN_PATH": "/no/such/token",
+        "SSH_KEY": str(tmp_path / "key"),
+        "A_TOKEN": "~nobody-of-this-name",
+    }
+    told = redacted(" ".join(environment.values()), environment=environment)
+    assert told == f"*** /no/such/token {tmp_path}/key ***"
+
+
 def test_the_command_of_a_run_is_kept_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from search.config import SearchConfig
     from search.preflight import check_search, describe_run

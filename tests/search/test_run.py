@@ -132,6 +132,17 @@ def test_predict_goes_on_past_a_broken_image(
     out, err = capfd.readouterr()
     assert "whole.png" in out
     assert "broken.png" in err
+    (tmp_path / "empty").mkdir()
+    for arguments, told in (
+        ([str(tmp_path / "empty")], "no image was found"),
+        ([str(tmp_path / "whole.png"), "--device", "gpu"], "--device: gpu cannot be used here"),
+        ([str(tmp_path / "whole.png"), "--device", "cuda:99"], "--device: cuda:99 cannot be used here"),
+    ):
+        assert predict([str(finished[0]), *arguments]) == 2
+        assert told in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        predict([str(finished[0]), str(tmp_path / "whole.png"), "--top", "0"])
+    assert "must be 1 or more, found 0" in capfd.readouterr().err
 
 
 def test_a_finished_run_can_be_resumed_for_nothing(finished: tuple[Path, str]) -> None:

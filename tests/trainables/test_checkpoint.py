@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from trainables.checkpoint import TrialFiles, load_checkpoint, newest_checkpoint, save_checkpoint
+from trainables.checkpoint import TrialFiles, load_checkpoint, newest_checkpoint, newest_epoch, save_checkpoint
 from trainables.config import TrialConfig
 from trainables.errors import CheckpointError, DamagedCheckpointError
 from trainables.runtime import LocalRuntime, MetricValue
@@ -105,6 +107,25 @@ def test_any_flipped_bit_of_a_weight_is_noticed(tmp_path: Path, seed: int) -> No
     assert state is None
     assert len(damaged) == 1
     assert "has changed" in damaged[0]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), MemoryError(), OSError(errno.ESTALE, "away")])
+def test_a_checkpoint_that_may_be_sound_is_not_trained_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    files = TrialFiles(tmp_path)
+    for epoch in (1, 2):
+        save_checkpoint(files, {"epoch": epoch})
+    load = torch.load
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(type(error)):
+        newest_epoch(files)
+    monkeypatch.setattr(torch, "load", load)
+    assert newest_epoch(files) == 2
 
 
 def test_another_format_is_refused_rather_than_passed_over(tmp_path: Path) -> None:

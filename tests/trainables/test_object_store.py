@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from pyarrow.fs import FileInfo, FileType
 
 from tests.object_server import BUCKET, gcs_server, object_server
 from trainables.atomic_files import write_beside
@@ -16,6 +18,7 @@ from trainables.checkpoint import Attempt, TrialFiles, newest_epoch, save_checkp
 from trainables.errors import ConfigError, SupersededError
 from trainables.mirrors import local_path, mirror_of, shown
 from trainables.object_store import (
+    _is_written_here,
     fetch,
     fetch_file,
     names_in,
@@ -29,6 +32,33 @@ from trainables.object_store import (
     total_size,
 )
 from trainables.storage_errors import storage_error
+
+
+def test_a_key_that_would_lead_out_of_the_copy_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path / "one"))
+    folder = local_path("s3://bucket/runs") / "run"
+    mirror = mirror_of(folder)
+    assert mirror is not None
+
+    class Listed:
+        def get_file_info(self, asked: object) -> list[FileInfo]:
+            del asked
+            keys = ("summary.json", "../../../../escaped.txt", "a/../b.txt", "a//c.txt")
+            return [FileInfo(f"bucket/runs/run/{key}", type=FileType.File, size=1) for key in keys]
+
+    monkeypatch.setattr(type(mirror), "store", Listed())
+    assert paths_below(folder, wanted=lambda _: True) == [folder / "summary.json"]
+
+
+@pytest.mark.parametrize("host", ["node1", "ip-10-0-0-1.us-west-2.compute.internal"])
+def test_curves_that_are_written_here_are_told_by_the_host_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    mine, other = (tmp_path / f"events.out.tfevents.1790000000.{name}.123.0" for name in (host, "node2.x"))
+    for path in (mine, other):
+        path.touch()
+    assert _is_written_here(mine) and not _is_written_here(other)
 
 
 @dataclass(frozen=True)
