@@ -66,14 +66,16 @@ def fetch_run(paths: RunPaths) -> None:
 
     The copy of a driver on this machine is ahead of the store, and stays as it is.
     """
-    if mirror_of(paths.root) is not None and not is_held_here(paths):
+    if mirror_of(paths.root) is None or is_held_here(paths):
+        return
+    if is_there(paths) or paths.config.is_file():  # else it is no copy of a run, but perhaps of a folder of them
         _fetch_all(paths)
 
 
 def _fetch_all(paths: RunPaths) -> None:
     if is_there(paths):
         fetch(paths.root, wanted=lambda name: not name.startswith(_OF_TRIALS))
-    elif paths.config.is_file():  # else it is no copy of a run, but of a folder of them
+    else:
         shutil.rmtree(paths.root, ignore_errors=True)  # a copy of a run that is no more
 
 
