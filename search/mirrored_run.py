@@ -68,15 +68,23 @@ def fetch_run(paths: RunPaths) -> None:
     """
     if mirror_of(paths.root) is None or is_held_here(paths):
         return
-    if is_there(paths) or paths.config.is_file():  # else it is no copy of a run, but perhaps of a folder of them
+    if is_there(paths):
         _fetch_all(paths)
+    elif paths.config.is_file():  # a copy of a run that is no more, and not perhaps of a folder of runs
+        shutil.rmtree(paths.root, ignore_errors=True)
 
 
 def _fetch_all(paths: RunPaths) -> None:
-    if is_there(paths):
-        fetch(paths.root, wanted=lambda name: not name.startswith(_OF_TRIALS))
-    else:
-        shutil.rmtree(paths.root, ignore_errors=True)  # a copy of a run that is no more
+    fetch(paths.root, wanted=lambda name: not name.startswith(_OF_TRIALS))
+
+
+def _begin_anew(paths: RunPaths) -> None:
+    """Removes what there is of a run that the store has not; the lock, which this driver holds, stays."""
+    for path in paths.root.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != paths.lock:
+            path.unlink(missing_ok=True)
 
 
 def fetch_summary(paths: RunPaths) -> None:
@@ -126,7 +134,7 @@ def followed(paths: RunPaths, *, on_lost: Callable[[], None] = lambda: None) -> 
         return
     hold = _Hold(paths.root / _HOLD)
     hold.take()
-    _fetch_all(paths)
+    (_fetch_all if is_there(paths) else _begin_anew)(paths)
     ended = threading.Event()
     thread = threading.Thread(target=_follow, args=(paths, hold, ended, on_lost), daemon=True)
     thread.start()
