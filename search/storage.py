@@ -87,9 +87,11 @@ def find_run(run: str, *, storage_path: Path) -> RunPaths:
 
 
 def _find_run(run: str, *, storage_path: Path) -> RunPaths:
-    for candidate in (local_path(run),) if "://" in run else (storage_path / run, local_path(run)):
-        if mirror_of(storage_path) is not None and ".." in candidate.parts:
-            continue
+    candidates = [local_path(run)]
+    leads_out = mirror_of(storage_path) is not None and ".." in Path(run).parts  # of the copies, or into another's
+    if "://" not in run and not leads_out:
+        candidates.insert(0, storage_path / run)
+    for candidate in candidates:
         paths = RunPaths(candidate)
         fetch_run(paths)
         if paths.config.is_file():

@@ -156,6 +156,17 @@ def test_a_run_that_is_not_there_takes_nothing_with_it(
     assert all(path.is_file() for path in kept)
 
 
+@pytest.mark.usefixtures("server")
+def test_a_run_beside_this_folder_is_found_whatever_the_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = on_a_new_machine(tmp_path, monkeypatch).parent
+    write_space(tmp_path / "runs" / "a").rename(tmp_path / "runs" / "a" / "config.yaml")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert find_run("../runs/a", storage_path=storage).root.resolve() == (tmp_path / "runs" / "a").resolve()
+
+
 @pytest.mark.parametrize("given", ["s3://[x/y", "s3://b/runs#2", "s3://b/runs#"])
 def test_what_is_no_address_is_said(given: str) -> None:
     with pytest.raises(ConfigError, match=r"is no address|has a #"):
