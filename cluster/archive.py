@@ -50,8 +50,9 @@ def wanted(root: Path) -> list[Path]:
 def _is_wanted(file: Path) -> bool:
     if file.name.startswith("."):
         return False
-    of_trial = file.parts[0] in ("trials", "final")
-    return not of_trial or not (file.suffix == ".safetensors" or file.name.startswith(("checkpoint.", "attempt")))
+    if file.parts[0] not in ("trials", "final"):
+        return True
+    return file.suffix != ".safetensors" and not file.name.startswith(("checkpoint.", "attempt"))
 
 
 def printed(root: Path, *, max_mib: float) -> Iterator[str]:

@@ -184,7 +184,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    """Bytes of every file in a folder and below; what vanishes meanwhile counts nothing."""
+    """Bytes of every file in a folder and below; what vanishes meanwhile, or may not be read, counts nothing."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -192,9 +192,7 @@ def _sizes(folder: Path) -> Iterator[int]:
                     yield from _sizes(Path(entry.path))
                 else:
                     yield entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return
-    except PermissionError:  # somebody else's
+    except (FileNotFoundError, PermissionError):
         return
 
 
