@@ -70,7 +70,11 @@ class Proposals:
         for trial in self._store.trials():
             unmeasured = not set(self._objectives) <= set(trial.user_attrs.get(OBJECTIVES, {}))
             if trial.state is TrialState.RUNNING and (unmeasured or self._space.contains(trial.params) is not None):
-                self._propose_again(trial)
+                self._withdraw(trial, reason="interrupted while it was proposed")
+
+    def withdraw(self, number: int, *, reason: str) -> None:
+        """Takes back a trial that has not begun; a recipe among them is proposed again when the search goes on."""
+        self._withdraw(self._store.trials()[number], reason=reason)
 
     def know(self, record: TrialRecord) -> None:
         """Keeps a trial of an earlier session from being proposed again."""
@@ -127,9 +131,9 @@ class Proposals:
         found = self._measure(params)
         return {name: found[name] for name in self._objectives}
 
-    def _propose_again(self, trial: FrozenTrial) -> None:
+    def _withdraw(self, trial: FrozenTrial, *, reason: str) -> None:
         recipe = trial.system_attrs.get("fixed_params")
-        self._store.discard(trial.number, reason="interrupted while it was proposed")
+        self._store.discard(trial.number, reason=reason)
         if recipe:
             self._store.study.enqueue_trial(recipe)
 

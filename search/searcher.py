@@ -217,7 +217,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         if record.status is Status.RUNNING or known.curve:
             self._finish(replace(known, status=Status.OUT_OF_BUDGET))
         else:
-            self._store.discard(record.number, reason="the budget ended before it began")
+            self._proposals.withdraw(record.number, reason="the budget ended before it began")
             self._ledger.drop(record.number)
 
     def keep_paused_trials(self) -> None:
@@ -268,6 +268,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             else:
                 self._inherit(record)
                 self._interrupted.append(record.number)
+        if self._failed_alike():  # a person who goes on has seen to it
+            self._first_causes.clear()
         if self._spending.exhausted is not None:
             self._halt.because(self._spending.exhausted)
 
@@ -365,7 +367,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         self._scheduler.close(record)
         self._on_finish(record)
         self._first_causes.append(record.cause)
-        first = self._first_causes[:FAILURES_BEFORE_GIVING_UP]
-        if len(first) == FAILURES_BEFORE_GIVING_UP and None not in first and len(set(first)) == 1:
-            reason = f"the first {len(first)} trials all failed alike: {record.cause}: {record.message}"
+        if self._failed_alike():
+            reason = f"the first {FAILURES_BEFORE_GIVING_UP} trials all failed alike: {record.cause}: {record.message}"
             self._halt.because(reason, hopeless=True)
+
+    def _failed_alike(self) -> bool:
+        first = self._first_causes[:FAILURES_BEFORE_GIVING_UP]
+        return len(first) == FAILURES_BEFORE_GIVING_UP and None not in first and len(set(first)) == 1

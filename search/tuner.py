@@ -37,6 +37,7 @@ from search.trial_host import EndsOnHosts, start_pool
 from search.tune_shortcuts import shortened
 from search.watchdog import Watchdog
 from trainables.data import ImageData
+from trainables.object_store import remove
 
 # Settings of Ray that it reads from the environment only.
 _RAY_ENVIRONMENT = {
@@ -133,6 +134,7 @@ def run_trials(
         ConfigError: if a trial does not fit on the cluster, not even when that has grown.
     """
     check_fits(config.resources, config.trial_sizes, read_cluster())  # before anything is written
+    remove(paths.summary)  # of an earlier session: it says that the search has ended
     watch = ClusterWatch(
         config.resources, sizes=config.trial_sizes, trials_left=lambda: _trials_left(config, ledger), note=note
     )

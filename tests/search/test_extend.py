@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,12 @@ import pytest
 from search.config import SearchConfig, load_search
 from search.extend import Used, extended, used_by
 from search.final import evaluate_winner
+from search.list import main
+from search.report_source import read_source
 from search.results import RunPaths
-from tests.search.cli import leaderboard_of, run, write_space
+from search.run import _parse
+from search.which_run import choose_run
+from tests.search.cli import leaderboard_of, run, start, trials_of, wait_until, write_space
 from trainables.config import DataConfig, TrialConfig
 from trainables.errors import ConfigError
 from trainables.runtime import LocalRuntime
@@ -80,6 +85,26 @@ def test_a_finished_run_goes_on_with_new_points(tmp_path: Path) -> None:
     assert weights == [f"{winner:04d}"]  # keep.top: 1
     assert used_by(load_search(paths.config), paths).trials == 4
     assert "resuming a: digits, 4 trials" in out
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_what_is_left_of_an_extension_that_was_killed_comes_on_top(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = write_space(tmp_path, budget={"trials": 2})
+    status, _, err = run(space, "--name", "a", "--storage-path", tmp_path)
+    assert status == 0, err
+    paths = RunPaths(tmp_path / "a")
+    with start("--resume", paths.root, "--extend", "+60") as process:
+        wait_until(lambda: len(trials_of(paths.root)) > 4)
+        process.send_signal(signal.SIGKILL)
+    capsys.readouterr()
+    main(["--storage-path", str(tmp_path)])
+    assert "unfinished" in capsys.readouterr().out
+    again = choose_run(_parse(["--resume", str(paths.root), "--extend", "+5"]))
+    assert again.config.budget.trials == 67
+    assert read_source(paths).state == "unfinished"
 
 
 def test_a_second_winner_leaves_the_first_test_on_record(tmp_path: Path) -> None:

@@ -323,6 +323,19 @@ def test_three_first_failures_alike_end_the_search(tmp_path: Path) -> None:
     assert bench.halt.reason == "the first 3 trials all failed alike: DataError: no such file"
 
 
+def test_a_search_that_gave_up_goes_on_when_resumed(tmp_path: Path) -> None:
+    before = Bench(tmp_path, CONTINUOUS)
+    for _ in range(3):
+        before.suggest("a")
+        before.searcher.on_trial_complete("a", result={FAILURE: "no such file", CAUSE: "DataError"})
+    after = Bench(tmp_path, CONTINUOUS)
+    after.run("a", [0.5])
+    assert not after.halt.requested
+    after.suggest("a")
+    after.searcher.on_trial_complete("a", result={FAILURE: "no such file", CAUSE: "DataError"})
+    assert not after.halt.requested
+
+
 @pytest.mark.parametrize("causes", [["a", "b", "a"], ["a", None, "a"]])
 def test_failures_that_differ_or_a_success_do_not(tmp_path: Path, causes: list[str | None]) -> None:
     bench = Bench(tmp_path, CONTINUOUS)
@@ -363,6 +376,19 @@ def test_a_recipe_half_proposed_when_the_driver_died_is_proposed_again(tmp_path:
     after = Bench(tmp_path, CONTINUOUS, start_from=[recipe])
     assert after.suggest("a")["params"] == recipe
     assert [record.number for record in after.store.records()] == [1]
+
+
+def test_a_recipe_that_had_not_begun_when_the_budget_ended_is_proposed_again(tmp_path: Path) -> None:
+    recipes = [{"lr": lr, "optimizer": "sgd", "batch_size": 32} for lr in (0.001, 0.002)]
+    before = Bench(tmp_path, CONTINUOUS, start_from=recipes, slots=1, ahead=True)
+    before.suggest("a")
+    before.searcher.on_trial_result("a", results([0.5])[0])
+    before.suggest("b")  # ahead of the actor's next
+    before.searcher.end_running_trials()
+    assert [record.params for record in before.store.records()] == recipes[:1]
+
+    after = Bench(tmp_path, CONTINUOUS, start_from=recipes)
+    assert after.suggest("a")["params"] == recipes[1]
 
 
 def test_the_same_seed_proposes_the_same_search(tmp_path: Path) -> None:
