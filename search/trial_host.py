@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster_nodes import worker_resources
 from search.cluster_state import read_cluster
@@ -32,11 +33,15 @@ from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 # How often a trial that has no slot yet asks again.
 _ASK_EVERY_S = 0.05
 
+# A trial's actor waits for its reports, and takes the last one at once; then Ray sends it off.
+_HEARD_WITHIN_S = 5.0
+_REPLY_TAKES_S = 0.5
+
 Metrics = Mapping[str, Any]
 Message = Metrics | Exception | None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Desk:
     """Where a trial on a host and its light actor meet.
 
@@ -121,7 +126,15 @@ class TrialHost:
         assert isinstance(runtime, _HostedRuntime)
         runtime.desk.messages.put(outcome.error)
         if outcome.error is not None and breaks_the_process(outcome.error):
+            self._wait_until_heard(runtime.desk)
             os._exit(1)
+
+    def _wait_until_heard(self, desk: _Desk) -> None:
+        """What ended a trial would be lost with this process, and the trial tried again."""
+        give_up_at = time.monotonic() + _HEARD_WITHIN_S
+        while desk in self._desks.copy().values() and time.monotonic() < give_up_at:
+            time.sleep(_ASK_EVERY_S)
+        time.sleep(_REPLY_TAKES_S)
 
 
 @dataclass
@@ -201,8 +214,9 @@ class EndsOnHosts(Callback):  # type: ignore[misc]
 
 
 def start_pool(resources: ResourcesConfig) -> Any:
-    """The pool of a search; its hosts end with it."""
-    return ray.remote(HostPool).options(num_cpus=0).remote(resources)
+    """The pool of a search; its hosts end with it. On this node, since Ray places what asks for nothing on any."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(HostPool).options(num_cpus=0, scheduling_strategy=here).remote(resources)
 
 
 def train_on_host(task: TrialTask, pool: Any, *, report: Callable[[Metrics], None]) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+import torch
 from optuna.trial import TrialState
 
+from search.launch import TrialTask
+from search.trial_host import TrialHost
 from tests.search.cli import finish, run, start, summary_of, trials_of, write_space
 from tests.search.test_losses import processes, wait_for_epochs
+from trainables.config import DataConfig, TrialConfig
+from trainables.fused import Outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -47,6 +54,35 @@ def test_fused_trials_find_what_they_find_alone(tmp_path: Path) -> None:
     assert len(curves["fused"]) == 6 and curves["fused"].keys() == curves["alone"].keys()
     for params, curve in curves["fused"].items():
         assert curve == pytest.approx(curves["alone"][params], rel=1e-3)
+
+
+class LosesItsDevice(TrialHost):
+    """A host on which every trial ends as one does after an error of the CUDA context."""
+
+    def _train_for_ever(self) -> None:
+        self._at_hand.append(self._tasks.get())
+        candidate = self._next_trial()
+        assert candidate is not None
+        self._on_end(Outcome(candidate, metrics=None, error=torch.AcceleratorError("an illegal memory access")))
+
+
+def test_what_ends_a_process_is_told_before_it_ends(tmp_path: Path) -> None:
+    (tmp_path / "trials" / "0000").mkdir(parents=True)
+    (tmp_path / "environment.json").touch()
+    trial = TrialConfig(data=DataConfig(name="digits"), arch="small_cnn").model_dump(mode="json")
+    task = TrialTask(number=0, trial_dir=str(tmp_path / "trials" / "0000"), trial=trial, num_threads=1)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        host: Any = ray.remote(LosesItsDevice).options(max_concurrency=4).remote(1)
+        ray.get(host.submit.remote(task, "first"))
+        heard = ray.get(host.heard.remote("first"))
+        assert isinstance(heard, torch.AcceleratorError)
+        with pytest.raises(ray.exceptions.RayActorError):
+            for _ in range(100):
+                ray.get(host.judge.remote("first", go_on=True))
+                time.sleep(0.1)
+    finally:
+        ray.shutdown()
 
 
 def test_trials_of_a_host_are_stopped_singly_and_go_on_when_it_is_killed(tmp_path: Path) -> None:
