@@ -30,6 +30,7 @@ def evaluate_winner(
     number: int,
     run: str,
     folders: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     device: str = "cpu",
     num_threads: int | None = None,
 ) -> dict[str, Any]:
@@ -43,10 +44,11 @@ def evaluate_winner(
         number: the trial's number.
         run: the run's folder.
         folders: of the trial's retrainings, if there are any: the first is exported instead, and all are evaluated.
+        seeds: of these retrainings.
 
     Returns:
         The contents of `test/metrics.json`: the trial's number, `test_metrics` of the exported model, those of all
-        `retrained` in the order of the folders, and `earlier`.
+        `retrained` in the order of the folders, their `seeds` and `refit_epochs`, and `earlier`.
     """
     paths = RunPaths(Path(run))
     fetch(paths.test)
@@ -77,7 +79,8 @@ def evaluate_winner(
     retrained += [_evaluate(folder, folder / "model", task) for folder in trained[1:]]
     for folder in (paths.best_model, paths.test, *trained):
         publish_folder(folder)
-    metrics = {"trial": number, **metrics, "retrained": retrained, "earlier": earlier}
+    trained_as = {"seeds": list(seeds), "refit_epochs": config.refit_epochs}
+    metrics = {"trial": number, **metrics, "retrained": retrained, **trained_as, "earlier": earlier}
     write_json(found, metrics)  # last: it says that all of the above is there
     return metrics
 

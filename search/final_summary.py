@@ -86,8 +86,9 @@ def summarise(final: Final, records: Sequence[TrialRecord], test: Mapping[str, A
         winner=final.winner.number,
         metric=name,
         candidates=candidates,
-        refit_epochs=final.refit_epochs,
-        test_seeds=tuple(each.seed for each in final.models),
+        # Of the models that were tested: a later session may have trained others, and opens the test no second time.
+        refit_epochs=test.get("refit_epochs", final.refit_epochs),
+        test_seeds=tuple(test.get("seeds", (each.seed for each in final.models))),
         tests=tests,
         test_interval=mean_interval(tests, most=math.inf if name == "loss" else 1.0),
         optimism_gap=sign * (promised - mean(tests)),

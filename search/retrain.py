@@ -12,6 +12,7 @@ What has been trained is kept in `final/`, and is not repeated after an interrup
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ def _winner(candidates: Sequence[TrialRecord], stage1: Sequence[Retrained], *, m
 
 
 class _Runner:
-    """Trains configurations as trials are trained, as many at a time as the cluster holds."""
+    """Trains configurations as trials are trained, as many at a time as the cluster holds and the search may run."""
 
     def __init__(self, config: SearchConfig, paths: RunPaths, *, halt: Halt, note: Callable[[str], None]) -> None:
         self._resources = config.resources
@@ -156,11 +157,15 @@ class _Runner:
 
     def train(self, trials: Mapping[tuple[int, int], TrialConfig], *, title: str) -> list[Retrained]:
         """Trains each configuration, keyed by trial number and seed; those that fail are left out, and said."""
-        waiting = {self._start(key, trial): (key, trial) for key, trial in trials.items()}
+        ahead = deque(trials.items())
+        waiting: dict[Any, tuple[tuple[int, int], TrialConfig]] = {}
         found: dict[tuple[int, int], Retrained] = {}
-        total = len(waiting)
-        while waiting:
-            self._note(f"{title}: {total - len(waiting)} of {total}")
+        most = self._resources.max_concurrent_trials or len(trials)
+        while ahead or waiting:
+            while ahead and len(waiting) < most:
+                key, trial = ahead.popleft()
+                waiting[self._start(key, trial)] = (key, trial)
+            self._note(f"{title}: {len(trials) - len(ahead) - len(waiting)} of {len(trials)}")
             done, _ = ray.wait(list(waiting), timeout=1.0)
             if self._halt.interrupted:
                 for task in waiting:
@@ -189,12 +194,14 @@ class _Runner:
         if task.workers > 1:  # the group has its own; its driver asks for a token of memory only
             remote = ray.remote(_train_on_group).options(num_cpus=0, max_retries=0)
             return remote.remote(task, self._resources, str(self._paths.tune))
-        options = {"num_cpus": needs.pop("CPU", 0), "num_gpus": needs.pop("GPU", 0), "resources": needs}
-        return ray.remote(_train_here).options(max_retries=0, **options).remote(task)
+        # Given to `remote`, not to `options`: only then Ray ends the process of a task that had a GPU.
+        asks = {"num_cpus": needs.pop("CPU", 0), "num_gpus": needs.pop("GPU", 0), "resources": needs}
+        return ray.remote(max_retries=0, **asks)(_train_here).remote(task)
 
     def _folder(self, key: tuple[int, int], trial: TrialConfig) -> Path:
         number, seed = key
-        stage = "validated" if trial.refit_epochs is None else "refitted"
+        # Where a later session retries a seed that failed, the epochs of the refits may become others.
+        stage = "validated" if trial.refit_epochs is None else f"refitted{trial.refit_epochs}"
         return self._paths.final / f"{number:04d}-{stage}-seed{seed}"
 
     def _goes_on(self, error: Exception, key: tuple[int, int], trial: TrialConfig) -> bool:

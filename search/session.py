@@ -176,7 +176,9 @@ def run_session(
                 state = "interrupted"
     finally:
         ray.shutdown()
-    found = None if final is None or test is None else summarise(final, records, test, metric=config.metric)
+    found = None
+    if final is not None and test is not None and test["retrained"]:
+        found = summarise(final, records, test, metric=config.metric)
     refused = refusals(read_trials(paths).trials)
     write_summary(
         paths,
@@ -237,13 +239,15 @@ def _evaluate(config: SearchConfig, paths: RunPaths, winner: TrialRecord, final:
     if final is not None:
         trial = trial.model_copy(update={"seed": final.models[0].seed, "refit_epochs": final.refit_epochs})
     needs = worker_resources(resources)
-    task = ray.remote(evaluate_winner).options(num_cpus=needs.pop("CPU"), num_gpus=needs.pop("GPU", 0), resources=needs)
+    asks = {"num_cpus": needs.pop("CPU"), "num_gpus": needs.pop("GPU", 0), "resources": needs}
+    task = ray.remote(**asks)(evaluate_winner)
     found: dict[str, Any] = ray.get(
         task.remote(
             trial.model_dump(mode="json"),
             number=winner.number,
             run=str(paths.root),
             folders=[] if final is None else [str(each.folder) for each in final.models],
+            seeds=[] if final is None else [each.seed for each in final.models],
             device="cuda" if resources.gpus_per_worker > 0 else "cpu",
             num_threads=resources.num_threads,
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from search.config import load_search
 from search.final import mean_interval
@@ -48,6 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
         sampler={"seed": 3},
         budget={"trials": 4},
         final={"top_k": 2, "seeds": 2},
+        resources={"max_concurrent_trials": 1},
     )
     status, out, err = run(space, "--name", "a", "--storage-path", folder)
     assert status == 0, err
@@ -77,6 +80,19 @@ def test_the_mean_of_other_seeds_picks_the_winner(finished: RunPaths) -> None:
     page = finished.report.read_text()
     assert "Final retrainings" in page
     assert f"trial {final['winner']} was chosen" in page
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_no_more_trainings_at_a_time_than_the_search_may_have(finished: RunPaths) -> None:
+    spans = []
+    for folder in finished.final.iterdir():
+        events = [each for path in folder.glob("events.*") for each in EventFileLoader(str(path)).Load()]
+        times = [event.wall_time for event in events if event.HasField("summary")]
+        spans.append((min(times), max(times)))
+    spans.sort()
+    assert len(spans) == 6
+    assert all(ended <= begins for (_, ended), (begins, _) in itertools.pairwise(spans))
 
 
 @pytest.mark.ray
