@@ -133,24 +133,28 @@ class Totals:
 
     Attributes:
         counts: trials by status.
-        epochs: that they have reached.
+        epochs: that they have trained.
+        heirs: trials that took the place of another.
         lost, preempted: how often one went on after a lost worker, and after a preemption.
     """
 
     counts: Counter[Status] = field(default_factory=Counter)
     epochs: int = 0
+    heirs: int = 0
     lost: int = 0
     preempted: int = 0
 
     @property
     def finished(self) -> int:
-        """Trials that have ended."""
-        return sum(count for status, count in self.counts.items() if status not in UNFINISHED)
+        """Trials that have ended; one whose place another took has not, as long as that trains."""
+        ended = sum(count for status, count in self.counts.items() if status not in UNFINISHED)
+        return max(0, ended - self.heirs)
 
     def add(self, record: TrialRecord, *, sign: int = 1) -> None:
         """Counts a record in; with a sign of -1 out again."""
         self.counts[record.status] += sign
-        self.epochs += sign * record.epochs
+        self.epochs += sign * record.trained_epochs
+        self.heirs += sign * (record.lineage is not None)
         self.lost += sign * record.restarts.lost
         self.preempted += sign * record.restarts.preempted
 

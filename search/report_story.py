@@ -101,7 +101,8 @@ def _ended(source: ReportSource) -> Iterator[str]:
     }
     parts = [f"{fate[status]} {text}" for status, text in words.items() if fate[status]]
     epochs = sum(record.trained_epochs for record in records)
-    most = len(records) * source.config.scheduler.max_epochs
+    places = sum(record.lineage is None for record in records)
+    most = places * source.config.scheduler.max_epochs
     elapsed = source.summary.get("elapsed_s")
     took = f" in {duration(elapsed)}" if elapsed else ""
     yield (

@@ -82,7 +82,7 @@ def write_summary(
                 "after_a_lost_worker": sum(record.restarts.lost for record in records),
                 "after_a_preemption": sum(record.restarts.preempted for record in records),
             },
-            "epochs": sum(record.epochs for record in records),
+            "epochs": sum(record.trained_epochs for record in records),
             "elapsed_s": round(elapsed_s, 1),
             "train_s": round(sum(record.train_s for record in records), 1),
             "best": None

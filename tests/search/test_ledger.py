@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import ExtraTreesRegressor
 
-from search.ledger import UNFINISHED, Ledger, Status, TrialRecord, rank
+from search.ledger import UNFINISHED, Ledger, Lineage, Status, TrialRecord, rank
 from search.restarts import Restarts
 from search.trees import tree_predictions
 
@@ -45,6 +45,21 @@ def test_totals_and_leader_are_those_of_all_records(metric: str) -> None:
         )
         usable = [r for r in records if r.score is not None and r.status is not Status.FAILED]
         assert ledger.best() == (rank(usable, metric=metric)[0] if usable else None)
+
+
+def test_of_a_trial_and_those_that_took_its_place_the_last_counts() -> None:
+    ledger = Ledger(metric="val_top1")
+    curve = {1: 0.5, 2: 0.6}
+    for number in range(3):
+        ledger.put(TrialRecord(number=number, params={}, curve=curve, score=0.6, status=Status.RUNNING))
+    heir = TrialRecord(number=3, params={}, curve=curve, score=0.6, lineage=Lineage(parent=0, replaces=1, epoch=2))
+    ledger.put(heir)
+    ledger.put(replace(ledger.get(1), status=Status.STOPPED))
+    assert (ledger.totals.finished, ledger.totals.epochs) == (0, 6)
+    for number in (0, 2):
+        ledger.put(replace(ledger.get(number), status=Status.COMPLETED))
+    ledger.put(replace(heir, curve={**curve, 3: 0.7}, status=Status.COMPLETED))
+    assert (ledger.totals.finished, ledger.totals.epochs) == (3, 7)
 
 
 def test_a_leader_that_fails_makes_room_for_the_next() -> None:
