@@ -158,8 +158,9 @@ class ClusterWatch:
         trials = min((limit for limit in limits if limit is not None), default=None)
         if trials is not None:
             trials = math.ceil(trials / self._resources.trials_at_a_slot)
-        # Where nobody says how far it may grow, it doubles.
-        most = cluster.most_slots(self._needs) if cluster.growth else 2.0 * max(self._slots, *self._sizes)
+        most = cluster.most_slots(self._needs)
+        if not cluster.growth or (trials is None and math.isinf(most)):
+            most = 2.0 * max(self._slots, *self._sizes)  # nobody says how far it may grow: it doubles
         return int(most if trials is None else min(most, trials * max(self._sizes)))
 
     def _request(self, workers: int) -> None:

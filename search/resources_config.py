@@ -121,6 +121,15 @@ class ResourcesConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _own_gpu_of_each_worker(self) -> ResourcesConfig:
+        if self.has_groups and 0 < self.gpus_per_worker < 1:
+            raise ValueError(
+                f"gpus_per_worker: {self.gpus_per_worker:g} may give two workers of a trial the same GPU, where NCCL "
+                f"forms no group, found workers: {self.workers}; write gpus_per_worker: 1, or workers: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _shared_devices(self) -> ResourcesConfig:
         if self.fused and self.trials_per_device == 1:
             raise ValueError(

@@ -104,3 +104,10 @@ def test_no_more_is_asked_of_an_autoscaler_than_the_trials_left_can_use(
 ) -> None:
     watch = ClusterWatch(ResourcesConfig(**asked), sizes=sizes, trials_left=lambda: 24, note=lambda _: None)
     assert watch._wanted(Cluster([CPU_HEAD], growth=[NodeType(GPU_NODE, most=100)])) == slots
+
+
+@pytest.mark.parametrize(("trials_left", "workers"), [(None, 2), (24, 24)])
+def test_a_cluster_that_may_grow_without_end_is_asked_to_double(trials_left: int | None, workers: int) -> None:
+    resources = ResourcesConfig(gpus_per_worker=1)
+    watch = ClusterWatch(resources, sizes=(1,), trials_left=lambda: trials_left, note=lambda _: None)
+    assert watch._wanted(Cluster([CPU_HEAD], growth=[NodeType(GPU_NODE, most=None)])) == workers

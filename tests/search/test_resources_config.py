@@ -55,6 +55,10 @@ def test_the_winner_is_trained_again_by_as_many_workers(tmp_path: Path) -> None:
         ),
         ("{trials_per_device: 4, workers: 2}", "trials_per_device: 4 is for trials of one worker, found workers: 2"),
         ("{trials_per_device: 4, gpus_per_worker: 2}", "trials_per_device: 4 shares one GPU, found gpus_per_worker: 2"),
+        (
+            "{workers: {default: 1, resnet18: 2}, gpus_per_worker: 0.5}",
+            "resources: gpus_per_worker: 0.5 may give two workers of a trial the same GPU",
+        ),
         ("{trials_per_device: 0}", "resources.trials_per_device: must be at least 1, found 0"),
         ("{retries: -1}", "resources.retries: must be at least 0, found -1"),
     ],
