@@ -10,7 +10,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 from search.dominance import Losses, ranked
-from search.ledger import TrialRecord
+from search.ledger import Status, TrialRecord
 from search.rungs import rung_epochs
 from search.schedulers import Decision, FullScheduler
 
@@ -120,6 +120,13 @@ class RungScheduler(FullScheduler):
         super().__init__(metric=metric, objectives=objectives)
         epochs = rung_epochs(grace_period=grace_period, reduction_factor=reduction_factor, max_epochs=max_epochs)
         self._set_up(epochs, reduction_factor=reduction_factor)
+
+    def close(self, record: TrialRecord) -> None:
+        # Tune asks about no last epoch: where patience ends a trial at a rung, it counts for those that come there.
+        if record.status is Status.COMPLETED and record.score is not None:
+            value = record.curve[record.epochs]
+            self._decide(record.number, epoch=record.epochs, value=value, score=record.score)
+        super().close(record)
 
     @abstractmethod
     def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:

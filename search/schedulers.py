@@ -104,7 +104,9 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if decision is Decision.GO_ON else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        del tune_controller
+        # Of actors that wait for a trial nobody hears that they are gone: those of one lost node, given one after the
+        # other to the same trial, would fail it.
+        tune_controller._cleanup_cached_actors(force_all=True)
         self.errors.setdefault(int(trial.config["number"]), _told_by_ray(trial))
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:

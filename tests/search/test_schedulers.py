@@ -155,6 +155,19 @@ def test_of_equal_scores_the_earlier_keeps_its_place() -> None:
     assert [judge(scheduler, number, 1, 0.5) for number in range(7)] == [GO_ON] + [STOP] * 6
 
 
+def test_a_trial_that_patience_ends_at_a_rung_counts_there_as_after_a_restart() -> None:
+    history = [record(0, [0.5], Status.COMPLETED), record(1, [0.4, 0.5, 0.3], Status.COMPLETED)]
+    running, resumed = asha(), asha(*history)
+    begin(running, 0, 1)
+    for ended in history:
+        for epoch, value in ended.curve.items():
+            if epoch < ended.epochs:  # the last is not asked about
+                judge(running, ended.number, epoch, value)
+        running.close(ended)
+    for epoch, points in ((1, {0: (-0.5,), 1: (-0.4,)}), (3, {1: (-0.5,)})):
+        assert running.bracket.rungs[epoch].points == resumed.bracket.rungs[epoch].points == points
+
+
 def test_rungs_survive_a_restart() -> None:
     scheduler = asha(record(0, [0.5, 0.6, 0.4], Status.RUNNING), record(1, [0.8], Status.RUNNING), record(2, [0.2]))
     assert scheduler.bracket.rungs[1].points == {0: (-0.5,), 1: (-0.8,), 2: (-0.2,)}
