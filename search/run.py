@@ -162,6 +162,11 @@ def _search(options: argparse.Namespace) -> int:
             outcome = _run(chosen, console=console, options=options)
         except VistuneError:
             raise
+        except KeyboardInterrupt:
+            if not paths.environment.is_file():
+                raise
+            print(f"ended at once; what had ended before is kept: {_resume_command(paths)}", file=sys.stderr)
+            return INTERRUPTED
         except Exception as error:
             return _report_crash(error, paths)
         describe_outcome(console, config, paths, outcome)
@@ -204,13 +209,19 @@ def _run(chosen: ChosenRun, *, console: Console, options: argparse.Namespace) ->
             )
 
 
+def _resume_command(paths: RunPaths) -> str:
+    from trainables.mirrors import shown
+
+    return f"python -m search.run --resume {shown(paths.root)}"
+
+
 def _report_crash(error: Exception, paths: RunPaths) -> int:
     """Says what broke without a wall of text; the traceback goes to the run's log."""
     from search.redaction import redacted
     from trainables.mirrors import mirror_of, shown
     from trainables.storage_errors import storage_error
 
-    resume = f"python -m search.run --resume {shown(paths.root)}"
+    resume = _resume_command(paths)
     if (found := storage_error(error)) is not None:
         what = "its disk" if mirror_of(paths.root) is None else "the store, and the way to it"
         print(

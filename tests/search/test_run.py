@@ -177,6 +177,20 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     assert all(trials[number] == trial for number, trial in kept.items())
 
 
+def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    space = write_space(tmp_path, scheduler={"name": "none", "max_epochs": 50}, budget={"trials": 5})
+    run_dir = tmp_path / "results" / "cut"
+    process = start(space, "--name", "cut", "--storage-path", tmp_path / "results")
+    wait_until(lambda: any(trial.intermediate_values for trial in trials_of(run_dir)))
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert any(line.startswith("ending: ") for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    resume = f"python -m search.run --resume {run_dir}"
+    assert (status, err) == (130, f"ended at once; what had ended before is kept: {resume}\n")
+
+
 def test_a_failing_trial_does_not_end_the_search(tmp_path: Path) -> None:
     space = write_space(
         tmp_path, space=SPACE_WITH_FAILURES, sampler={"name": "random", "seed": 0}, budget={"trials": 6}
@@ -237,6 +251,7 @@ def test_what_a_person_waits_for_imports_nothing_heavy(tmp_path: Path) -> None:
     heavy = ["torch", "ray", "timm", "torchvision", "albumentations", "sklearn", "pandas", "plotly"]
     code = f"""
 import sys
+import time
 from search.run import main
 try:
     status = main(sys.argv[1:])
