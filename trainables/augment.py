@@ -15,6 +15,7 @@ from trainables.draws import Purpose, SlotDraws, purpose_stream
 from trainables.erasing import ERASING_DRAWS, erase, erasing_noise
 from trainables.geometry import BOX_DRAWS, crop_and_flip, resized_crop, resized_crop_boxes, rotate
 from trainables.hyperparameters import BUILTIN_AUGMENTATIONS
+from trainables.layouts import to_pixels, to_planes
 from trainables.policies import (
     AUTO_AUGMENT_DRAWS,
     TRIVIAL_AUGMENT_DRAWS,
@@ -129,8 +130,8 @@ class TensorAugment:
             factors = jitter_factors(variation[:, 2:6], strength=config.color_jitter)
             images = color_jitter(images, torch.from_numpy(factors).to(images.device))
         if self._policy is not None:
-            images = self._policy(images.contiguous(), draws[:, _CROP_DRAWS:])
-        return images.contiguous(memory_format=torch.channels_last)
+            images = self._policy(to_planes(images), draws[:, _CROP_DRAWS:])
+        return to_pixels(images)
 
     def _crop(self, images: Tensor, draws: np.ndarray, variation: np.ndarray) -> Tensor:
         config = self._config

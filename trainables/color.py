@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainables.geometry import cached_parts, to_uint8
+from trainables.layouts import to_planes
 
 _GRAY = (0.2989, 0.587, 0.114)
 
@@ -27,8 +28,9 @@ def color_jitter(images: Tensor, factors: Tensor) -> Tensor:
     Source: torchvision's ColorJitter, on float images.
     """
     out = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
+    images = to_planes(images)
     for part in cached_parts(images):
-        pixels = images[part].to(torch.float32, memory_format=torch.contiguous_format)
+        pixels = images[part].to(torch.float32)
         out[part] = to_uint8(_jitter(pixels, factors[part]).add_(0.5))
     return out
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.layouts import to_planes
 from trainables.pieces import flipped, windows
 
 # Numbers that a random box takes: area and aspect ratio of each attempt, then where it lies.
@@ -185,8 +186,9 @@ def sample(images: Tensor, grid: Tensor) -> Tensor:
         (B, C, H, W) uint8, rounded, contiguous.
     """
     out = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
+    images = to_planes(images)
     for part in cached_parts(images):
-        pixels = images[part].to(torch.float32, memory_format=torch.contiguous_format)
+        pixels = images[part].to(torch.float32)
         out[part] = to_uint8(F.grid_sample(pixels, grid[part], align_corners=False).round_())
     return out
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainables.config import AugmentationStep
 from trainables.errors import ConfigError
+from trainables.layouts import opencv
 from trainables.nearest import nearest
 from trainables.randomness import epoch_stream
 
@@ -86,9 +87,8 @@ def build_pipeline(steps: Sequence[AugmentationStep], *, where: str) -> Any:
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for a newer release on the network
     import albumentations
-    import cv2
 
-    cv2.setNumThreads(0)  # its own threads would compete with torch's for the trial's CPUs
+    opencv()
     transforms = [_build_step(step, where=f"{where}[{number}]") for number, step in enumerate(steps)]
     return albumentations.Compose(transforms)
 
