@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import Any
 
@@ -44,12 +44,17 @@ class Rung:
         return self._num_ahead(number, compared) < math.ceil(len(compared) / self._reduction_factor)
 
     def add(self, number: int, losses: Losses) -> None:
-        """Records a trial, in place of its own former record."""
-        before = self.points.pop(number, None)
+        """Records a trial; one that is there already keeps its place in the order of arrival."""
+        before = self.points.get(number)
         if before is not None:
             del self._sorted[bisect_left(self._sorted, before[0])]
         insort(self._sorted, losses[0])
         self.points[number] = losses
+
+    def put_in_order(self, numbers: Iterable[int]) -> None:
+        """Orders trials as they came; those of which that is not known come first."""
+        known = {number: self.points.pop(number) for number in numbers if number in self.points}
+        self.points |= known
 
     def _compared(self, number: int) -> Mapping[int, Losses]:
         """Those that came last and the trial itself, in the order of arrival."""
@@ -104,6 +109,15 @@ class Bracket:
             if epoch in losses:
                 rung.add(number, losses[epoch])
 
+    def put_in_order(self, arrivals: Sequence[tuple[int, int]]) -> None:
+        """Orders the trials of each rung as they came.
+
+        Args:
+            arrivals: number and epoch of each report.
+        """
+        for rung in self.rungs.values():
+            rung.put_in_order(number for number, epoch in arrivals if epoch == rung.epoch)
+
 
 class RungScheduler(FullScheduler):
     """Compares trials at the epochs of `rung_epochs`; what is kept of each rung is made by `_set_up`."""
@@ -155,6 +169,9 @@ class AshaScheduler(RungScheduler):
 
     def _set_up(self, epochs: list[int], *, reduction_factor: int) -> None:
         self.bracket = Bracket(epochs, reduction_factor=reduction_factor, **self._options)
+
+    def put_in_order(self, arrivals: Sequence[tuple[int, int]]) -> None:
+        self.bracket.put_in_order(arrivals)
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from search.asha import Bracket, RungScheduler
 from search.ledger import TrialRecord
 from search.schedulers import Decision
@@ -52,6 +54,10 @@ class HyperbandScheduler(RungScheduler):
         chosen = behind.index(max(behind))
         self._dealt[chosen] += 1
         self._bracket_of[record.number] = chosen
+
+    def put_in_order(self, arrivals: Sequence[tuple[int, int]]) -> None:
+        for bracket in self.brackets:
+            bracket.put_in_order(arrivals)
 
     def _decide(self, number: int, *, epoch: int, value: float, score: float) -> Decision:
         del value

@@ -123,6 +123,9 @@ class FullScheduler(FIFOScheduler):  # type: ignore[misc]
             if record.status is not Status.RUNNING:
                 self.close(record)
 
+    def put_in_order(self, arrivals: Sequence[tuple[int, int]]) -> None:
+        """Learns in which order trials, by number, reached their epochs in earlier sessions; called after `take_up`."""
+
     def add(self, record: TrialRecord) -> None:
         """Learns of a new trial, before its first epoch; trials are added in the order of their numbers."""
         if self._objectives:

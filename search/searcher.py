@@ -251,6 +251,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         for record in records:
             self._spare_known(record)
         self._scheduler.take_up(records)
+        self._scheduler.put_in_order(self._store.arrivals())
         replaced = {record.lineage.replaces for record in records if record.lineage is not None}
         for record in records:
             self._ledger.put(record)

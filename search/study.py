@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -172,6 +173,12 @@ class StudyStore:
     def records(self) -> list[TrialRecord]:
         """Every trial that was run or is to be resumed, by number."""
         return [record_of(trial, metric=self.metric, space=self._space) for trial in self.trials() if was_run(trial)]
+
+    def arrivals(self) -> list[tuple[int, int]]:
+        """Trial number and epoch of all intermediate values, in the order in which they came; none in memory."""
+        logs = () if self._journal is None else self._journal.read_logs(0)
+        told = (log for log in logs if log["op_code"] == JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE)
+        return [(self._storage.get_trial_number_from_id(log["trial_id"]), log["step"]) for log in told]
 
     def add_heir(self, params: Mapping[str, Any], lineage: Lineage, *, space: Space) -> int:
         """Adds a running trial that goes on from another's weights; its number.

@@ -178,6 +178,18 @@ def test_rungs_survive_a_restart() -> None:
     assert judge(scheduler, 3, 1, 0.4) is STOP
 
 
+def test_of_equal_scores_the_earlier_is_ahead_after_a_restart_as_well() -> None:
+    history = [record(number, [0.5], Status.RUNNING) for number in range(3)]
+    scheduler = asha(*history)
+    scheduler.put_in_order([(2, 1), (0, 1), (1, 1)])
+    assert [judge(scheduler, number, 1, 0.5) for number in range(3)] == [STOP, STOP, GO_ON]
+    hyperband = HyperbandScheduler(metric="val_top1", grace_period=1, reduction_factor=3, max_epochs=9)
+    hyperband.take_up([record(number, [0.5], Status.RUNNING) for number in range(6)])
+    hyperband.put_in_order([(number, 1) for number in (5, 3, 1, 4, 2, 0)])
+    rung = hyperband.brackets[0].rungs[1]
+    assert len(rung.points) > 1 and list(rung.points) == [n for n in (5, 3, 1, 4, 2, 0) if n in rung.points]
+
+
 def test_the_last_epoch_before_a_restart_is_decided_again() -> None:
     scheduler = asha(record(0, [0.5], Status.RUNNING), record(1, [0.8]), record(2, [0.7]))
     assert judge(scheduler, 0, 1, 0.5) is STOP

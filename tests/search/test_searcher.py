@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from search.asha import AshaScheduler
 from search.config import SearchConfig
 from search.launch import CAUSE, FAILURE
 from search.ledger import Ledger, Status
@@ -35,7 +36,14 @@ class Bench:
     """A searcher over a study on disk, as `run_trials` wires it."""
 
     def __init__(
-        self, root: Path, space: dict[str, Any], *, slots: int = 2, ahead: bool = False, **changes: Any
+        self,
+        root: Path,
+        space: dict[str, Any],
+        *,
+        slots: int = 2,
+        ahead: bool = False,
+        trial_scheduler: FullScheduler | None = None,
+        **changes: Any,
     ) -> None:
         sections: dict[str, Any] = {
             "task": {"data": {"name": "digits"}},
@@ -47,7 +55,7 @@ class Bench:
         self.config = SearchConfig.model_validate({**sections, **changes})
         self.store: StudyStore = open_study(self.config, RunPaths(root))
         self.ledger = Ledger(metric="val_top1")
-        self.scheduler = FullScheduler(metric="val_top1")
+        self.scheduler = trial_scheduler or FullScheduler(metric="val_top1")
         self.halt = Halt()
         self.searcher = OptunaSearcher(
             self.store,
@@ -366,6 +374,26 @@ def test_resume_keeps_what_is_done_and_takes_up_what_ran(tmp_path: Path) -> None
     assert remaining == 4  # of 6
     params = [tuple(record.params.items()) for record in after.store.records()]
     assert len(set(params)) == 6
+
+
+def test_a_resume_knows_in_which_order_trials_came_to_a_rung(tmp_path: Path) -> None:
+    before = Bench(tmp_path, CONTINUOUS, slots=3)
+    numbers = [before.suggest(name)["number"] for name in "abc"]
+    for name in "cab":
+        before.searcher.on_trial_result(name, results([0.5])[0])
+    for name in "ba":
+        before.searcher.on_trial_result(name, results([0.5, 0.6])[1])
+
+    asha = AshaScheduler(metric="val_top1", grace_period=1, reduction_factor=2, max_epochs=4)
+    after = Bench(tmp_path, CONTINUOUS, slots=3, trial_scheduler=asha)
+    came = [[numbers["abc".index(name)] for name in names] for names in ("cab", "ba")]
+    assert [list(rung.points) for rung in asha.bracket.rungs.values()] == came
+    again = [after.suggest(name)["number"] for name in "xyz"]
+    for trial_id, number in zip("xyz", again, strict=True):
+        if number == numbers[2]:  # its last report is judged again, and is no arrival
+            asha.judge(number, epoch=1, value=0.5, score=0.5)
+            after.searcher.on_trial_result(trial_id, results([0.5])[0])
+    assert list(asha.bracket.rungs[1].points) == came[0]
 
 
 def test_a_recipe_half_proposed_when_the_driver_died_is_proposed_again(tmp_path: Path) -> None:
