@@ -157,7 +157,7 @@ class StackedAdamW(_Stacked):
 
 
 class StackedSGD(_Stacked):
-    """SGD of all slots at once, with Nesterov momentum where a slot has some.
+    """SGD of all slots at once, with momentum, Nesterov's or plain, where a slot has some.
 
     Source: the order of operations of torch.optim.SGD.
     """
@@ -165,6 +165,7 @@ class StackedSGD(_Stacked):
     def __init__(self, stack: Stack, optimizers: Sequence[Optimizer]) -> None:
         super().__init__(stack, optimizers)
         self._momentum = self.column("momentum")
+        self._nesterov = self.column("nesterov") > 0
         self._buffer = self.adopt("momentum_buffer")
 
     @torch.no_grad()
@@ -172,7 +173,8 @@ class StackedSGD(_Stacked):
         weights = self.stack.parameters
         gradients = weights * self.decay + self.stack.gradients
         self._buffer.mul_(self._momentum).add_(gradients)
-        weights.sub_(self.lr() * (gradients + self._momentum * self._buffer))
+        update = torch.where(self._nesterov, gradients + self._momentum * self._buffer, self._buffer)
+        weights.sub_(self.lr() * update)
 
     def sync(self) -> None:
         """The buffers are the state; steps are not counted."""

@@ -115,8 +115,14 @@ def _create(groups: list[Group], config: TrialConfig, *, device: torch.device) -
     return create(groups, config, fused=device.type in _FUSED_DEVICES)
 
 
+def _survives_skipped_steps(kind: type[Optimizer], config: TrialConfig) -> bool:
+    """Whether the fused step may be taken: that of SGD leaves momentum undefined where loss scaling skips the first."""
+    return kind is not SGD or config.precision != "fp16"
+
+
 def _sgd(groups: list[Group], config: TrialConfig, *, fused: bool) -> Optimizer:
     nesterov = config.momentum > 0
+    fused = fused and _survives_skipped_steps(SGD, config)
     return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
 
 
@@ -133,8 +139,9 @@ def _timm(groups: list[Group], config: TrialConfig, *, fused: bool) -> Optimizer
 
     name = config.optimizer.removeprefix(TIMM_PREFIX)
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
-    if get_optimizer_class(name, bind_defaults=False) in _HAVE_FUSED:
-        options["fused"] = fused
+    kind = get_optimizer_class(name, bind_defaults=False)
+    if kind in _HAVE_FUSED:
+        options["fused"] = fused and _survives_skipped_steps(kind, config)
     info = get_optimizer_info(name)
     if config.momentum == 0 and info.has_momentum and "nesterov" in (info.defaults or {}):
         options["nesterov"] = False  # refused without momentum

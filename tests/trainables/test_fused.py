@@ -197,7 +197,7 @@ def test_fewer_slots_at_once_where_memory_is_scarce(scarce_memory: list[int]) ->
     assert_as_alone(configs, runtimes)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "timm/momentum"])
 def test_vectorised_optimizers_step_as_torchs(name: str) -> None:
     """Slots that have stepped before and one that has not; then torch's own goes on from their state."""
     settings = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,24 @@ def test_fused_steps_are_those_of_the_plain_implementation(name: str, digits: tu
         take_steps(model, optimizer, digits, steps=range(4), lr=trial.lr)
     for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "timm/momentum", "adamw", "timm/adam"])
+def test_a_first_step_that_loss_scaling_skips_leaves_nothing(name: str) -> None:
+    """As with fp16 on a GPU, where the first scale is usually too large."""
+    weights = []
+    for overflows in (True, False):
+        model = network()
+        optimizer = build(model, config(optimizer=name, lr=0.01, precision="fp16"))
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        for gradient in (math.inf, 1.0, 2.0) if overflows else (1.0, 2.0):
+            optimizer.zero_grad()
+            scaler.scale(sum(parameter.sum() for parameter in model.parameters()) * gradient).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    for skipped, straight in zip(*weights, strict=True):
+        torch.testing.assert_close(skipped, straight)
 
 
 def test_rmsprop_and_lion_are_their_papers() -> None:
