@@ -49,6 +49,7 @@ def train(config: TrialConfig, runtime: Runtime) -> EpochMetrics:
             if is_over(config, trial.history):
                 break
             metrics = train_one_epoch(trial, epoch=epoch)
+            average_statistics(trial)
             if config.refit_epochs is None:
                 metrics |= validate(trial)
             keep(trial, metrics)
@@ -104,7 +105,6 @@ def epoch_metrics(trial: TrialState, totals: Sequence[float], *, epoch: int, sec
 def validate(trial: TrialState) -> EpochMetrics:
     """Metrics of the whole validation split."""
     started = time.perf_counter()
-    _average_statistics(trial)
     found = _evaluate_within_memory(trial)
     metrics = {f"val_{name}": value for name, value in found.items() if name != "count"}
     return metrics | {"val_s": time.perf_counter() - started}
@@ -137,7 +137,7 @@ def keep(trial: TrialState, metrics: EpochMetrics) -> None:
     save_checkpoint(files, snapshot(trial))
 
 
-def _average_statistics(trial: TrialState) -> None:
+def average_statistics(trial: TrialState) -> None:
     """Gives all ranks the mean of their running statistics, so that they validate and keep the same model."""
     if trial.runtime.world_size == 1:
         return

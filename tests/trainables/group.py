@@ -39,17 +39,20 @@ class GroupRuntime(LocalRuntime):
         sum_gradients(parameters)
 
 
-def train_on(workers: int, config: TrialConfig, folder: Path, *, spare_mib: int | None = None) -> list[dict[str, Any]]:
+def train_on(
+    workers: int, config: TrialConfig, folder: Path, *, spare_mib: int | None = None, trial_dir: Path | None = None
+) -> list[dict[str, Any]]:
     """The epochs that every rank reported must be the same; returns them.
 
     Args:
+        trial_dir: where the trial is kept; None keeps nothing of it.
         spare_mib: memory that rank 1 may take beyond what it has after its set-up; None sets no limit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results"
     results.mkdir()
     store = folder / "store"
-    arguments = (workers, config.model_dump_json(), str(store), str(results), spare_mib)
+    arguments = (workers, config.model_dump_json(), str(store), str(results), spare_mib, trial_dir)
     with mock.patch.dict(os.environ, RETURN_FREED_MEMORY):
         mp.spawn(_worker, args=arguments, nprocs=workers)
     reported: list[list[dict[str, MetricValue]]] = [
@@ -60,11 +63,13 @@ def train_on(workers: int, config: TrialConfig, folder: Path, *, spare_mib: int 
     return kept[0]
 
 
-def _worker(rank: int, world_size: int, config: str, store: str, results: str, spare_mib: int | None) -> None:
+def _worker(
+    rank: int, world_size: int, config: str, store: str, results: str, spare_mib: int | None, trial_dir: Path | None
+) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     from trainables import train as training
 
-    runtime = GroupRuntime()
+    runtime = GroupRuntime(trial_dir=trial_dir)
     if rank == 1 and spare_mib is not None:
         _limit_memory_after_setup(training, spare_mib)
     training.train(TrialConfig.model_validate_json(config), runtime)

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from tests.trainables.group import train_on
 from trainables.checkpoint import TrialFiles
 from trainables.config import DataConfig, TrialConfig
 from trainables.runtime import LocalRuntime
@@ -58,3 +59,13 @@ def test_the_schedule_still_spans_all_epochs() -> None:
 def test_what_cannot_be_is_refused(fields: dict[str, object], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         config(**fields)
+
+
+def test_workers_keep_the_mean_of_their_running_statistics(tmp_path: Path) -> None:
+    """As where they validate. Of the first layer it is what one worker with the whole batch has."""
+    trial = config(arch="cnn", cnn_width=8, batch_size=256, refit_epochs=1, lr_schedule="constant", lr=1e-9)
+    train(trial, LocalRuntime(trial_dir=tmp_path / "alone", num_threads=1))
+    train_on(2, trial, tmp_path / "group", trial_dir=tmp_path / "both")
+    alone, both = (load_file(TrialFiles(tmp_path / name).best_weights) for name in ("alone", "both"))
+    first = next(name for name in alone if name.endswith("running_mean"))
+    torch.testing.assert_close(both[first], alone[first], rtol=1e-4, atol=1e-6)
