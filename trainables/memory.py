@@ -8,7 +8,16 @@ from collections.abc import Callable
 import torch
 
 # torch raises plain RuntimeErrors where an allocation fails outside CUDA's caching allocator.
-_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed")
+# cuDNN says that it finds no engine or algorithm where it gets no memory for any.
+_SIGNS = (
+    "unable to find an engine",
+    "unable to find a valid cudnn algorithm",
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "alloc_failed",
+)
 # oneDNN says no more than this when it gets no memory; it is taken for that only where memory is limited.
 _ONEDNN_SIGN = "could not create a"
 

@@ -105,7 +105,11 @@ class Stepper:
             self._back_to(before)
             if self.micro_batch_size == 1:
                 raise self._no_image_fits()
-            self.micro_batch_size = -(-min(self.micro_batch_size, len(batch.images)) // 2)
+            self.micro_batch_size = -(-min(self.micro_batch_size, self._largest_share(batch)) // 2)
+
+    def _largest_share(self, batch: Batch) -> int:
+        """Images of a batch that a rank has at most; the same on all, which so lower their micro-batches alike."""
+        return -(-batch.global_size // self.runtime.world_size)
 
     def _attempt(self, batch: Batch, *, micro_batch_size: int, reserve_bytes: int = 0) -> Tensor | None:
         """The sums of a step whose gradients are in place; None where memory ran out, with so much held back."""

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.trainables.group import RETURN_FREED_MEMORY, curve_of, train_on
 from trainables.config import DataConfig, TrialConfig
 from trainables.memory import fewest_parts, is_out_of_memory, memory_is_limited
 from trainables.runtime import LocalRuntime
 from trainables.train import train
+from trainables.trial_state import start_trial
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's memory as Linux does")
 
@@ -53,6 +55,7 @@ def test_a_failed_allocation_is_recognised() -> None:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert is_out_of_memory(RuntimeError("GET was unable to find an engine to execute this computation"))
     assert not memory_is_limited(torch.device("cpu"))
 
 
@@ -123,6 +126,26 @@ def test_given_micro_batches_give_the_same_curve() -> None:
     names = ("train_loss", "val_loss", "val_top1")
     for expected, found in zip(curve_of(one.reported, *names), curve_of(other.reported, *names), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+class SecondOfTwo(LocalRuntime):
+    """A rank that is told twice that the other has run out of memory."""
+
+    rank, world_size = 1, 2
+    failures = 2
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        told = values + (values.ndim == 0 and self.failures > 0)
+        self.failures -= values.ndim == 0
+        return told
+
+
+def test_ranks_with_shares_of_two_sizes_lower_their_micro_batches_alike() -> None:
+    trial = start_trial(config(batch_size=5), SecondOfTwo(num_threads=1))
+    batch = next(iter(trial.train_batches.epoch(0)))
+    assert (len(batch.images), batch.global_size) == (2, 5)
+    trial.stepper.step(batch)  # the other's share is 3: 3, 2, 1
+    assert trial.stepper.micro_batch_size == 1
 
 
 @pytest.mark.slow
