@@ -51,11 +51,16 @@ class Precision:
 
 def _resolve(name: str, *, device: torch.device) -> str:
     if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if device.type == "cuda" and _computes_in_bf16() else "fp32"
     if name == "fp16" and device.type != "cuda":
         raise ConfigError(
             f"space.precision: fp16 needs a CUDA device, this trial runs on {device.type}; use auto, bf16 or fp32"
         )
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if name == "bf16" and device.type == "cuda" and not _computes_in_bf16():
         raise ConfigError("space.precision: this GPU does not compute in bf16; use auto, fp16 or fp32")
     return name
+
+
+def _computes_in_bf16() -> bool:
+    # By default torch counts emulation too, which older GPUs do more slowly than float32.
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -16,6 +16,7 @@ class Preprocess:
         size: side in pixels.
         mean, std: per channel, of pixel values in [0, 1].
         interpolation: how images of another size are resized, with antialiasing.
+        channels_last: of the result's memory; else contiguous.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class Preprocess:
         std: list[float],
         interpolation: Literal["bilinear", "bicubic"],
         device: torch.device,
+        channels_last: bool = True,
     ) -> None:
         self.size = size
         self.in_chans = len(mean)
         self._size = (size, size)
         self._given = (mean, std, device)
+        self._channels_last = channels_last
         self._interpolation = interpolation
         # Repeated along a row of pixels, channels-last: operations over a last dimension of 3 are slow.
         self._mean = (torch.tensor(mean, device=device) * 255).repeat(size)
@@ -39,7 +42,14 @@ class Preprocess:
     def at(self, size: int) -> Preprocess:
         """The same for a network input of another size."""
         mean, std, device = self._given
-        return Preprocess(size=size, mean=mean, std=std, interpolation=self._interpolation, device=device)
+        return Preprocess(
+            size=size,
+            mean=mean,
+            std=std,
+            interpolation=self._interpolation,
+            device=device,
+            channels_last=self._channels_last,
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Network input of a batch.
@@ -48,7 +58,7 @@ class Preprocess:
             images: (B, C, H, W) from 0 to 255, uint8 or float32.
 
         Returns:
-            (B, C, size, size) float32; a new tensor, channels-last in memory.
+            (B, C, size, size) float32; a new tensor.
         """
         pixels = images.to(torch.float32, copy=True)
         if pixels.shape[-2:] != self._size:
@@ -58,4 +68,4 @@ class Preprocess:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         rows = pixels.permute(0, 2, 3, 1).flatten(2)  # (B, size, size * C), the same memory
         rows.sub_(self._mean).mul_(self._inverse_std)
-        return pixels
+        return pixels if self._channels_last else pixels.contiguous()

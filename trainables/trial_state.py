@@ -274,7 +274,12 @@ def _build_network(
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     preprocess = Preprocess(
-        size=spec.size, mean=spec.mean, std=spec.std, interpolation=spec.interpolation, device=device
+        size=spec.size,
+        mean=spec.mean,
+        std=spec.std,
+        interpolation=spec.interpolation,
+        device=device,
+        channels_last=config.channels_last,
     )
     return model, preprocess
 

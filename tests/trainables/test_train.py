@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.images import write_classes
 from trainables.checkpoint import TrialFiles, load_checkpoint, load_weights
 from trainables.config import DataConfig, TrialConfig
 from trainables.errors import CheckpointError, ConfigError, DivergedError
 from trainables.lr_schedules import lr_factor
 from trainables.runtime import LocalRuntime, MetricValue
 from trainables.train import train
+from trainables.trial_state import start_trial
 
 DIGITS = DataConfig(name="digits")
 # Timings differ from run to run; everything else must not.
@@ -222,3 +224,13 @@ def test_tensorboard_holds_curves_and_hyperparameters(tmp_path: Path) -> None:
     assert [step for step, _ in logged] == [1, 2, 3]  # once each, also across the interruption
     assert [value for _, value in logged] == pytest.approx([epoch["val_top1"] for epoch in runtime.reported])
     assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_come_in_the_order_of_memory_that_is_asked_for(tmp_path: Path, channels_last: bool) -> None:
+    write_classes(tmp_path, {"dark": 20, "bright": 20})
+    data = DataConfig(name="folder", root=str(tmp_path))
+    trial = start_trial(TrialConfig(data=data, arch="small_cnn", channels_last=channels_last), LocalRuntime())
+    images = trial.stepper.preprocess(next(iter(trial.train_batches.epoch(0))).images)
+    assert images.shape[1] == 3
+    assert images.is_contiguous(memory_format=torch.channels_last) is channels_last
