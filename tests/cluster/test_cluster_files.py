@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,10 @@ def test_nodes_get_the_pinned_versions_the_token_and_the_shared_folder(name: str
     assert f"--constraint constraints.txt --editable . ray=={_pinned('ray')}" in setup
     assert "RAY_AUTH_MODE=token" in setup
     assert config["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
-    assert {"results", ".venv", ".git"} <= set(config["rsync_exclude"])
+    own = {path.removeprefix("/home/ubuntu/vistune/"): local for path, local in config["file_mounts"].items()}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    for name in (*packages, "pyproject.toml", "constraints.txt", "README.md", "spaces"):
+        assert own[name] == name and (ROOT / name).exists()
     assert "/mnt/vistune" in "\n".join(config["initialization_commands"])
     (start,) = (each for each in config["head_start_ray_commands"] if "ray start" in each)
     assert "--dashboard-host=127.0.0.1" in start
