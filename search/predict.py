@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
         raise DataError("no image was found: the folders that were given hold none; give image files, or other folders")
     target = _device(device)
     exported = load_model(model_folder, device=target)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files may be any bytes
     writer = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
     failed = 0
     for start in range(0, len(images), BATCH):

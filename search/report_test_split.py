@@ -61,7 +61,7 @@ def worst_mistakes(source: ReportSource, *, count: int = _NUM_MISTAKES) -> list[
     path = source.paths.test / "predictions.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         header, *lines = csv.reader(file)  # by place: a label may be called as any other column
     classes = [str(name) for name in source.environment.get("data", {}).get("classes", [])]
     if header[2] == "labels":
@@ -92,7 +92,7 @@ def _confusion_section(folder: Path) -> Html:
     path = folder / "confusion_matrix.csv"
     if not path.is_file():
         return Html("")
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         header, *lines = csv.reader(file)
     names = header[1:]
     matrix = np.array([[int(cell) for cell in line[1:]] for line in lines], dtype=np.int64)
@@ -275,7 +275,7 @@ def _class_name(number: str, classes: list[str]) -> str:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         return list(csv.DictReader(file))
 
 

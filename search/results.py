@@ -122,12 +122,13 @@ class RunPaths:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically, with a final newline."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # of names that are no UTF-8: as JSON escapes them
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically, as UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes a text file atomically, as UTF-8; names of files that are none keep the bytes they have."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -185,6 +185,7 @@ def _confusion_picture(matrix: np.ndarray, *, class_names: tuple[str, ...]) -> b
     from matplotlib.figure import Figure
 
     size = len(class_names)
+    names = [name.encode("utf-8", "replace").decode() for name in class_names]
     side = min(4.0 + 0.35 * size, 24.0)
     figure = Figure(figsize=(side + 1.2, side), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
@@ -195,8 +196,9 @@ def _confusion_picture(matrix: np.ndarray, *, class_names: tuple[str, ...]) -> b
     total, correct = int(matrix.sum()), int(np.trace(matrix))
     axes.set(xlabel="predicted", ylabel="true", title=f"Test split: {correct} of {total} right")
     if size <= 60:
-        axes.set_xticks(range(size), class_names, rotation=90 if size > 12 or max(map(len, class_names)) > 3 else 0)
-        axes.set_yticks(range(size), class_names)
+        rotation = 90 if size > 12 or max(map(len, names)) > 3 else 0
+        axes.set_xticks(range(size), names, rotation=rotation, parse_math=False)
+        axes.set_yticks(range(size), names, parse_math=False)
     if size <= 30:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             colour = "white" if share[row, column] > 0.5 else "black"

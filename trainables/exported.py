@@ -71,7 +71,8 @@ def export_model(
     }
     save_weights(folder / WEIGHTS, weights)
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    write_beside(folder / DESCRIPTION, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = text.encode("utf-8", "backslashreplace")  # of folders whose names are no UTF-8: as JSON escapes them
+    write_beside(folder / DESCRIPTION, lambda temporary: temporary.write_bytes(content))
 
 
 def load_model(folder: Path, *, device: torch.device) -> ExportedModel:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score, top_k_accuracy_score
 
 from search import final
+from search.results import write_json
 from search.test_report import write_predictions, write_test_report
 
 NAMES = tuple("abcdefghij")
@@ -118,6 +121,22 @@ def test_thousands_of_classes_have_no_matrix(tmp_path: Path) -> None:
     write_test_report(tmp_path, probabilities=probabilities, labels=labels, kind="multiclass", class_names=names)
     assert not (tmp_path / "confusion_matrix.csv").exists()
     assert len(read(tmp_path / "mistakes.csv")) == 1500
+
+
+def test_names_of_any_kind_cost_no_result(tmp_path: Path) -> None:
+    probabilities, labels = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 3]], np.array([0, 1, 2, 3, 0])
+    odd = os.fsdecode(b"caf\xe9")
+    names = ("$1-$5", "$\\nosuch{$", "<b>&amp;", odd)
+    write_test_report(tmp_path, probabilities=probabilities, labels=labels, kind="multiclass", class_names=names)
+    with Image.open(tmp_path / "confusion_matrix.png") as picture:
+        picture.verify()
+    path = tmp_path / "predictions.csv"
+    files = [f"{odd}/{number}.png" for number in range(5)]
+    common = {"labels": labels, "kind": "multiclass", "class_names": names, "names": files}
+    write_predictions(path, probabilities=probabilities, rows=np.arange(5), **common)
+    assert os.fsencode(files[4]) in path.read_bytes()
+    write_json(tmp_path / "names.json", [odd])
+    assert json.loads((tmp_path / "names.json").read_text(encoding="utf-8")) == [odd]
 
 
 def test_predictions(tmp_path: Path) -> None:
