@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from search.algorithm_checks import algorithm_problems
 from search.config_errors import Problem, raise_problems, unknown_key
 from search.domains import CategoricalDomain, Domain, Param, dump_param
+from search.draws import NearDraw
 from search.forbid import parse_forbid
 from search.parameters import parse_recipe, parse_space, recipe_problems
 from search.pipeline_params import PipelineParam, pipeline_params, searched_arguments
@@ -19,6 +21,9 @@ from search.space_checks import Places, condition_problems, forbid_problems
 from search.start_from import entries_of, map_problems, names_a_run
 from trainables.hyperparameters import BUILTIN_AUGMENTATIONS, Hyperparameters
 from trainables.nearest import nearest
+
+# To find a combination that is not forbidden.
+_DRAWS = 200
 
 
 def parse_whole_space(raw: Any) -> dict[str, Param]:
@@ -44,7 +49,6 @@ def cross_problems(data: Mapping[str, Any]) -> list[Problem]:
     problems = [
         *_augment_problems(params, data.get("augmentations", {})),
         *_epoch_problems(params, data.get("scheduler")),
-        *_weights_problems(params),
         *_workers_problems(params, _part(data.get("resources"), "workers")),
         *_start_problems(data.get("start_from", ()), params, data),
         *scaling_problems(params),
@@ -73,6 +77,7 @@ def _whole_space_problems(
     if banned:
         return
     space = Space(whole, forbid=forbid)
+    yield from _weights_problems(space)
     yield from algorithm_problems(
         space,
         sampler=_part(data.get("sampler"), "name"),
@@ -119,11 +124,18 @@ def _epoch_problems(params: Mapping[str, Param], scheduler: Any) -> Iterator[Pro
             yield Problem(loc, text)
 
 
-def _weights_problems(params: Mapping[str, Param]) -> Iterator[Problem]:
-    local = [value for _, value in _values(params, "weights") if value is not None]
-    if local and any(value is True for _, value in _values(params, "pretrained")):
-        text = f"excludes pretrained: true, found weights: {local[0]}; keep one of them"
-        yield Problem(("space", "weights"), text)
+def _weights_problems(space: Space) -> Iterator[Problem]:
+    params = {**space.fixed, **space.domains}
+    if not any(value is True for _, value in _values(params, "pretrained")):
+        return
+    for local in (value for _, value in _values(params, "weights") if value is not None):
+        # A condition or a forbidden combination may keep them apart.
+        both = NearDraw({"weights": local, "pretrained": True}, rng=random.Random(0), reach=0.0, anew=0.0)
+        drawn = (space.suggest(both) for _ in range(_DRAWS))
+        if any("weights" in each and each.get("pretrained") and space.forbidden(each) is None for each in drawn):
+            text = f"excludes pretrained: true, found weights: {local}; keep one of them"
+            yield Problem(("space", "weights"), text)
+            return
 
 
 def _workers_problems(params: Mapping[str, Param], workers: Any) -> Iterator[Problem]:

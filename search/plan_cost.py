@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,6 +26,7 @@ from trainables.trial_state import TrialState, start_trial
 _WARM_UP_STEPS, _MOST_STEPS, _MOST_S = 2, 10, 3.0
 _MIB = 2**20
 DRAWS, _TIMED = 200, 5  # of the space, and of each architecture
+_DRAWN_FOR_ONE = 50  # at most, where some are forbidden
 
 
 # What else than the architecture decides how long an epoch takes.
@@ -77,9 +79,17 @@ def mean_epoch_s(config: SearchConfig, costs: Sequence[Cost]) -> float:
 
 
 def drawn(config: SearchConfig, *, count: int = DRAWS) -> list[TrialConfig]:
-    """Random trials of the space, the same every time."""
-    rng = random.Random(config.sampler.seed)
-    return [config.trial_config(config.search_space.draw(rng)) for _ in range(count)]
+    """Random trials of the space that are not forbidden, the same every time.
+
+    Raises:
+        ConfigError: if none is found.
+    """
+    rng, space = random.Random(config.sampler.seed), config.search_space
+    some = (space.draw(rng) for _ in range(_DRAWN_FOR_ONE * count))
+    allowed = list(islice((params for params in some if space.forbidden(params) is None), count))
+    if not allowed:
+        raise ConfigError(f"forbid: all of {_DRAWN_FOR_ONE * count} random trials are forbidden; forbid fewer")
+    return [config.trial_config(params) for params in allowed]
 
 
 def without_weights(trial: TrialConfig) -> TrialConfig:

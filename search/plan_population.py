@@ -96,12 +96,14 @@ class _Training:
         self.number = number
         self.curve: dict[int, float] = {}
         self._most = config.scheduler.max_epochs
-        self._worth = -quality if is_loss(config.metric) else quality
+        self._quality = quality
+        self._is_loss = is_loss(config.metric)
 
     def goes_on(self, scheduler: FullScheduler) -> bool:
         """Trains one more epoch."""
         epoch = len(self.curve) + 1
-        value = self.curve[epoch] = self._worth * (1 - 0.5 * math.exp(-3 * epoch / self._most))
+        reached = self._quality * (1 - 0.5 * math.exp(-3 * epoch / self._most))
+        value = self.curve[epoch] = 1 - reached if self._is_loss else reached
         decision = scheduler.judge(self.number, epoch=epoch, value=value, score=value)
         if decision is Decision.GO_ON and epoch < self._most:
             return True

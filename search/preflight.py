@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
+import random
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,11 +17,12 @@ import torch
 
 from search.config import SearchConfig
 from search.domains import CategoricalDomain
-from search.draws import GivenDraw
+from search.draws import GivenDraw, NearDraw
 from search.git_commit import git_commit
 from search.limits import excess
 from search.measured_costs import MeasuredCosts
 from search.redaction import redacted
+from search.space import Space
 from trainables.augment import check_augment
 from trainables.config import TrialConfig
 from trainables.data import ImageData, load_data
@@ -28,6 +32,9 @@ from trainables.fusable import find_fusion
 from trainables.models import check_model, input_spec
 from trainables.splits import Splits, make_splits
 from trainables.trial_state import check_labels
+
+# To find a combination that is not forbidden.
+_DRAWS = 1000
 
 _PACKAGES = (
     "vistune",
@@ -73,13 +80,13 @@ def check_search(config: SearchConfig, *, progress: Progress | None = None) -> P
     splits = make_splits(data, config.task.split)
     num_parameters: dict[str, int] = {}
     problems: list[str] = []
-    for arch in choices(config, "arch"):
+    for arch in _possible(config, "arch"):
         try:
             num_parameters[arch] = _check_arch(first_trial(config, arch=arch), data)
         except VistuneError as error:
             problems.append(str(error))
     for name, check in (("augment", _check_augment), ("loss", _check_loss), ("sampling", _check_loss)):
-        for value in choices(config, name):
+        for value in _possible(config, name):
             try:
                 check(first_trial(config, **{name: value}), data)
             except ConfigError as error:
@@ -142,9 +149,27 @@ def choices(config: SearchConfig, name: str) -> list[Any]:
     return [domain.low, domain.high]
 
 
+def _possible(config: SearchConfig, name: str) -> list[Any]:
+    """The choices of a parameter that are not forbidden whatever the others are."""
+    space = config.search_space
+    return [value for value in choices(config, name) if _allowed(space, {name: value}) is not None]
+
+
 def first_trial(config: SearchConfig, **chosen: Any) -> TrialConfig:
-    """A trial of the space with some parameters chosen, and of all others the first value of their domain."""
-    return config.trial_config(config.search_space.suggest(GivenDraw(chosen)))
+    """A trial of the space with some parameters chosen, and of all others the first value of their domain.
+
+    Where that is forbidden, the others are drawn.
+    """
+    params = _allowed(config.search_space, chosen)
+    return config.trial_config(config.search_space.suggest(GivenDraw(chosen)) if params is None else params)
+
+
+def _allowed(space: Space, chosen: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Parameters that are not forbidden, with some of them chosen; None where none are found."""
+    rng = random.Random(0)
+    first, drawn = GivenDraw(chosen), NearDraw(chosen, rng=rng, reach=0.0, anew=0.0)
+    tried = itertools.chain([space.suggest(first)], (space.suggest(drawn) for _ in range(_DRAWS)))
+    return next((params for params in tried if space.forbidden(params) is None), None)
 
 
 def describe_run(config: SearchConfig, preflight: Preflight) -> dict[str, Any]:
@@ -185,12 +210,15 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def _check_batch_sizes(config: SearchConfig) -> None:
-    smallest, workers = min(choices(config, "batch_size")), max(config.trial_sizes)
-    if smallest < workers:
-        raise ConfigError(
-            f"space.batch_size: {smallest} images cannot be split over resources.workers: {workers}; "
-            f"use batch sizes of {workers} or more"
-        )
+    sizes, space = sorted(choices(config, "batch_size")), config.search_space
+    for arch in choices(config, "arch"):
+        workers = config.workers_of({"arch": arch})
+        for size in (size for size in sizes if size < workers):
+            if _allowed(space, {"arch": arch, "batch_size": size}) is not None:
+                raise ConfigError(
+                    f"space.batch_size: {size} images cannot be split over resources.workers: {workers}; "
+                    f"use batch sizes of {workers} or more"
+                )
 
 
 def _check_limits(config: SearchConfig, data: ImageData) -> None:

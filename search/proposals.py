@@ -17,6 +17,7 @@ from search.limits import excess
 from search.space import Space
 from search.study import StudyStore
 from search.trial_attrs import OBJECTIVES
+from trainables.errors import VistuneError, first_line
 
 # As many proposals in a row that are forbidden or were run before are refused, then a trial is drawn instead: a
 # sampler that likes best what cannot be run again would propose it for ever.
@@ -145,7 +146,12 @@ class Proposals:
         earlier = self._seen.get(self._key(params))
         if earlier is not None:
             return f"same parameters as {earlier}"
-        over = excess(self._measure(params), self._limits) if self._limits else None
+        if not self._limits and not self._objectives:
+            return None
+        try:
+            over = excess(self._measure(params), self._limits)
+        except VistuneError as error:
+            return f"cannot be built: {first_line(error)}"
         return None if over is None else f"limit: {over}"
 
     def _ask(self) -> tuple[int, dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -114,6 +115,15 @@ def build_model(
         raise _unfit(config.arch, image_size, in_chans, error) from error
 
 
+@contextmanager
+def shapes_fit(arch: str, *, image_size: int, in_chans: int) -> Iterator[None]:
+    """For a pass through a network: raises ModelError where it does not take such images."""
+    try:
+        yield
+    except _SHAPE_ERRORS as error:
+        raise _unfit(arch, image_size, in_chans, error) from error
+
+
 def check_model(
     config: Hyperparameters, *, num_classes: int, in_chans: int, image_size: int, other_sizes: Collection[int] = ()
 ) -> int:
@@ -135,10 +145,8 @@ def check_model(
     with torch.device("meta"), torch.no_grad():
         unfetched = config.model_copy(update={"pretrained": False})
         model = build_model(unfetched, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
-        try:
+        with shapes_fit(config.arch, image_size=image_size, in_chans=in_chans):
             scores, _ = split_outputs(model(torch.empty(2, in_chans, image_size, image_size)))
-        except _SHAPE_ERRORS as error:
-            raise _unfit(config.arch, image_size, in_chans, error) from error
         _check_sizes(config.arch, model, sizes=other_sizes, image_size=image_size, in_chans=in_chans)
     if not isinstance(scores, Tensor) or scores.shape != (2, num_classes):
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

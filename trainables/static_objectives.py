@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.hyperparameters import Hyperparameters
-from trainables.models import build_model, input_spec, split_outputs
+from trainables.models import build_model, input_spec, shapes_fit, split_outputs
 
 _WARM_UP, _LEAST_RUNS, _LEAST_S = 3, 20, 0.2
 
@@ -61,7 +61,7 @@ def _counted(config: Hyperparameters, num_classes: int, shape: tuple[int, int, i
     with torch.device("meta"), torch.no_grad():
         model = _network(config, num_classes, shape)
         images = torch.empty(shape)
-        with counter:
+        with counter, shapes_fit(config.arch, image_size=shape[-1], in_chans=shape[1]):
             model(images)
     count = sum(parameter.numel() for parameter in model.parameters())
     state = sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())
@@ -78,7 +78,7 @@ def _latency_ms(
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         model = _network(config, num_classes, shape).to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         images = torch.rand(shape, device=device).to(memory_format=memory_format)
-        with torch.inference_mode():
+        with torch.inference_mode(), shapes_fit(config.arch, image_size=shape[-1], in_chans=shape[1]):
             return _median_ms(lambda: split_outputs(model(images))[0], device=device)
     finally:
         torch.set_num_threads(threads)

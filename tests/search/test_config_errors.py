@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from search.config import load_search
 from tests.search.space_files import GOOD, refusal, space_file, write
 from trainables.metric_names import METRIC_MODES
 
@@ -213,3 +214,9 @@ def test_local_weights_exclude_published_ones(tmp_path: Path) -> None:
     assert refusal(path) == [
         f"{path}:1: space.weights: excludes pretrained: true, found weights: a.pt; keep one of them"
     ]
+    truth = "pretrained: {type: categorical, values: [true, false]}"
+    when = "weights: {type: categorical, values: [a.pt, b.pt], when: {pretrained: false}}"
+    assert load_search(space_file(tmp_path, space=f"{{{truth}, {when}}}")).space["pretrained"]
+    either = "weights: {type: categorical, values: [null, a.pt]}"
+    assert refusal(space_file(tmp_path, space=f"{{{truth}, {either}}}"))
+    load_search(space_file(tmp_path, space=f"{{{truth}, {either}}}", forbid="[{pretrained: true, weights: a.pt}]"))

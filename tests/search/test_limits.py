@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from search.config import load_search
+from search.measured_costs import MeasuredCosts
 from search.preflight import check_search
 from search.proposals import Proposals
 from search.results import RunPaths
 from search.space import Space
 from search.tuner import open_study
 from tests.search.cli import TINY, leaderboard_of, run, write_space
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, ModelError
 
 WIDTHS = {
     "arch": "cnn",
@@ -79,3 +80,44 @@ def test_a_search_in_which_nothing_can_keep_to_them_is_refused(tmp_path: Path) -
     ):
         check_search(config)
     check_search(load_search(write_space(tmp_path, space=archs, limits={"num_params": 1e6})))
+
+
+@pytest.mark.parametrize("objectives", [(), ("num_params",)])
+def test_a_network_that_cannot_be_built_is_one_proposal_less(tmp_path: Path, objectives: tuple[str, ...]) -> None:
+    arch, sides = "torchvision/vit_b_16", {"type": "categorical", "values": [32, 50]}
+    space = {"arch": arch, "input_size": sides, "lr": TINY["space"]["lr"]}
+    metric = {"metric": ["val_top1", *objectives]} if objectives else {}
+    limits = {} if objectives else {"num_params": 1e9}
+    config = load_search(write_space(tmp_path, space=space, task={**TINY["task"], **metric}, limits=limits))
+    costs = MeasuredCosts(config, check_search(config).data)
+    store = open_study(config, RunPaths(tmp_path / "run"))
+    whole = {"measure": costs.of, "limits": limits, "objectives": objectives}
+    proposals = Proposals(store, config.search_space, seed=0, **whole)
+    proposed = [proposals.next() for _ in range(6)]
+    assert {each.params["input_size"] for each in proposed if each is not None} == {32}
+    told = [trial.user_attrs["not_run"] for trial in store.trials() if "not_run" in trial.user_attrs]
+    assert told and all(each.startswith(f"cannot be built: {arch}: ") for each in told)
+
+
+def test_what_is_forbidden_is_not_tried_before_the_search(tmp_path: Path) -> None:
+    archs = {"arch": {"type": "categorical", "values": ["small_cnn", "resnet10t"]}, "lr": 0.01}
+    truth = {"pretrained": {"type": "categorical", "values": [True, False]}}
+    space = write_space(tmp_path, space={**archs, **truth, "input_size": 32})
+    with pytest.raises(ModelError, match="small_cnn: it has no pretrained weights"):
+        check_search(load_search(space))
+    space = write_space(
+        tmp_path, space={**archs, **truth, "input_size": 32}, forbid=[{"arch": "small_cnn", "pretrained": True}]
+    )
+    assert set(check_search(load_search(space)).num_parameters) == {"small_cnn", "resnet10t"}
+
+
+def test_batches_are_split_over_the_workers_of_their_own_architecture(tmp_path: Path) -> None:
+    archs = {"type": "categorical", "values": ["small_cnn", "resnet10t"]}
+    sizes = {"type": "categorical", "values": [2, 64]}
+    sections = {
+        "space": {"arch": archs, "batch_size": sizes, "lr": 0.01, "input_size": 32},
+        "resources": {"workers": {"default": 1, "resnet10t": 4}},
+    }
+    with pytest.raises(ConfigError, match=r"batch_size: 2 images cannot be split over resources.workers: 4"):
+        check_search(load_search(write_space(tmp_path, **sections)))
+    check_search(load_search(write_space(tmp_path, **sections, forbid=[{"arch": "resnet10t", "batch_size": 2}])))

@@ -10,7 +10,7 @@ import torch
 
 from search.config import SearchConfig, load_search
 from search.plan import estimate, main
-from search.plan_cost import Cost, mean_epoch_s, measure_costs
+from search.plan_cost import Cost, drawn, mean_epoch_s, measure_costs
 from search.plan_fusion import Gain, check_can_time, decided, expected_gain, measure_gains
 from search.plan_population import expected_population
 from tests.search.cli import TINY, write_space
@@ -183,3 +183,18 @@ def test_a_described_cluster_says_how_many_trials_it_holds(tmp_path: Path, capfd
     for wrong in (["--nodes", "0"], ["--gpus", "-1"], ["--nodes", "2", "--trials-at-a-time", "3"]):
         with pytest.raises(SystemExit, match="2"):
             main([str(space), *wrong])
+
+
+def test_curves_are_planned_alike_for_losses_and_for_shares(tmp_path: Path) -> None:
+    scheduler = {"name": "curves", "max_epochs": 20, "grace_period": 2}
+    data = {"data": {"name": "digits"}}
+    top1, loss = (
+        expected_population(search(tmp_path, scheduler=scheduler, task={**data, "metric": metric}), trials=40).epochs
+        for metric in ("val_top1", "val_loss")
+    )
+    assert loss == pytest.approx(top1, rel=0.2) and loss < 0.8 * 40 * 20
+
+
+def test_what_is_forbidden_is_not_timed(tmp_path: Path) -> None:
+    forbid = [{"batch_size": 128}]
+    assert {trial.batch_size for trial in drawn(search(tmp_path, forbid=forbid))} == {64}
