@@ -100,12 +100,19 @@ def usage(exported: ExportedModel, written: Sequence[Written]) -> str:
     """A page that says what the model takes and gives, with code for each format."""
     size, channels, classes = exported.spec.size, exported.in_chans, len(exported.class_names)
     meaning = "probability of each label" if exported.kind == "multilabel" else "probability of each class"
+    given = exported.image_size
+    resized = (
+        ""
+        if size == given
+        else f" What is then {given} x {given} px is\nresized as a whole to {size} x {size} px "
+        f"({exported.spec.interpolation}, antialiased, kept between 0 and 1): the\nnetwork has seen no other crop."
+    )
     head = (
         f"# Model\n\nInput `images`: (B, {channels}, {size}, {size}) float32, pixel values from 0 to 1,\n"
         f"{'RGB' if channels == 3 else f'{channels} channel(s)'}; normalisation is part of the graph.\n"
         f"Output `probabilities`: (B, {classes}) float32, the {meaning}, in the order of `class_names` in\n"
         f"`model_card.json`.\n\nImage files are resized with {exported.interpolation} interpolation so that the "
-        f"shorter side is {exported.image_size} px,\nand cropped to the centre, as `python -m search.predict` does.\n"
+        f"shorter side is {given} px,\nand cropped to the centre, as `python -m search.predict` does.{resized}\n"
     )
     there = {each.format for each in written}
     shape = f"(1, {channels}, {size}, {size})"
@@ -212,6 +219,10 @@ def _card(paths: RunPaths, exported: ExportedModel, *, trial: int | None, writte
             "shape": ["B", exported.in_chans, exported.spec.size, exported.spec.size],
             "dtype": "float32",
             "range": [0, 1],
+            # Files: shorter side to so many pixels, cropped to the centre; then the whole to the network's size.
+            "image_size": exported.image_size,
+            "interpolation": exported.interpolation,
+            "network_interpolation": exported.spec.interpolation,
         },
         "output": {"name": "probabilities", "shape": ["B", len(exported.class_names)], "dtype": "float32"},
         "class_names": list(exported.class_names),

@@ -57,12 +57,11 @@ class _Reader:
             return own
         merged = YamlFile(path=path, data={}, lines={})
         for name, line in _named(own):
-            base = self.include(path.parent / name, at=f"{path}:{line}", chain=(*chain, path))
+            base = self.include(path.parent / Path(name).expanduser(), at=f"{path}:{line}", chain=(*chain, path))
             merged = _merge(merged, _without(base, "name"))
         return _merge(merged, _without(own, INCLUDE))
 
     def include(self, path: Path, *, at: str, chain: Sequence[Path]) -> YamlFile:
-        path = path.expanduser()
         shown = " -> ".join(map(str, [*chain, path]))
         if path.resolve() in [each.resolve() for each in chain]:
             raise ConfigError(f"{at}: {INCLUDE}: the file includes itself, found {shown}; remove one of these lines")

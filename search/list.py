@@ -165,7 +165,9 @@ def _metric(path: Path) -> str:
     """The metric of a run, from its resolved configuration, which has every default written out."""
     if not path.is_file():
         raise ConfigError(f"{path.name}: is missing; restore it from a copy, or remove the run")
-    config = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    # Text is all that is asked for. PyYAML's other loaders are of YAML 1.1, and stumble over what is text in 1.2.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     try:
         metric = config["task"]["metric"]
         return str(metric[0] if isinstance(metric, list) else metric)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from search.domains import Domain
+from search.domains import Domain, Param, dump_param
 from search.importance import importance_problem, parameter_importances
 from search.report_figures import progress
 from search.report_html import number
@@ -121,11 +121,20 @@ def important_parameters(run: ReportSource) -> str:
 
 def _settings(run: ReportSource) -> dict[str, str]:
     config = run.config.model_dump(mode="json")
-    space = {name: param.describe() if isinstance(param, Domain) else param for name, param in run.config.space.items()}
+    space = {name: _param(param) for name, param in run.config.space.items()}
     whole = {**config, "space": space, "data fingerprint": _fingerprint(run)}
     whole.pop("name")
     packages = run.environment.get("packages", {})
     return dict(_flat({**whole, "commit": run.environment.get("git_commit"), "packages": packages}))
+
+
+def _param(param: Param) -> Any:
+    """A range in words, and what else is said of it: a condition, scaling, prior, tags."""
+    if not isinstance(param, Domain):
+        return param
+    shown = {"type", "values", "low", "high", "log", "step"}
+    besides = {name: value for name, value in dump_param(param).items() if name not in shown}
+    return param.describe() + "".join(f", {name}: {value}" for name, value in besides.items())
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

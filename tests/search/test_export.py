@@ -142,3 +142,10 @@ def test_the_page_names_only_what_was_written(tmp_path: Path) -> None:
     page = usage(exported, [Written("torch", ("model.pt2",), 0.0, 1.0)])
     assert "model.pt2" in page
     assert "onnx" not in page
+
+
+def test_the_page_says_how_images_of_another_size_become_the_networks(tmp_path: Path) -> None:
+    same = usage(exported_model(tmp_path / "same", arch="small_cnn"), [])
+    assert "as a whole" not in same
+    other = exported_model(tmp_path / "other", arch="resnet10t", input_size=32)
+    assert f"resized as a whole to 32 x 32 px ({other.spec.interpolation}" in usage(other, [])

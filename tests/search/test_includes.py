@@ -134,3 +134,12 @@ def test_a_few_files_cannot_stand_for_a_million(tmp_path: Path) -> None:
     path = _files(tmp_path, f0="x: 1\n", **texts)
     with pytest.raises(ConfigError, match="more than 100 files are included"):
         read_with_includes(path)
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "base.yaml").write_text(BASE)
+    monkeypatch.setenv("HOME", str(home))
+    path = _files(tmp_path, sets__mine="include: ~/base.yaml\nspace: {lr: 0.1}\nstart_from: []\n")
+    assert load_search(path).space["lr"] == 0.1

@@ -12,8 +12,10 @@ from filelock import FileLock
 
 from search.compare import main as compare
 from search.ledger import TrialRecord
-from search.list import list_runs
+from search.list import _metric, list_runs
 from search.list import main as list_main
+from search.parameters import parse_space
+from search.report_comparison import _param
 from search.results import write_json
 from tests.search.test_html_report import Page, drawn, stored_run
 
@@ -163,3 +165,16 @@ def test_a_damaged_study_is_named(runs: Path, capsys: pytest.CaptureFixture[str]
     (runs / "one" / "study.log").write_text("no journal\n" * 3)
     assert compare(["one", "two", "--storage-path", str(runs)]) == 2
     assert "study.log: cannot be read as a study" in capsys.readouterr().err
+
+
+def test_all_that_is_said_of_a_range_is_compared() -> None:
+    plain = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
+    said = [{}, {"prior": 1e-3}, {"scaled_by": "batch_size"}, {"tags": ["optim"]}, {"when": {"optimizer": "sgd"}}]
+    params = [parse_space({"lr": {**plain, **each}})[0]["lr"] for each in said]
+    assert len({_param(param) for param in params}) == len(said)
+
+
+def test_text_of_a_configuration_is_read_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("task: {metric: val_loss, data: {label_separator: =}}\ntags: [2024-13-45]\n")
+    assert _metric(path) == "val_loss"
