@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.errors import ModelError
 from trainables.first_convolution import take_channels
 from trainables.weights import Adaptable, State, connect_timeout
 
@@ -18,6 +25,7 @@ _AUXILIARY_HEADS = ("AuxLogits.fc", "aux1.fc2", "aux2.fc2")
 # Smallest side in pixels at which the auxiliary heads can be computed. Inception v3's is a 5x5 convolution on features
 # pooled to 5x5, which take 299 pixels; GoogLeNet pools to 4x4 whatever the size.
 _AUXILIARY_FROM_SIZE = {"inception_v3": 299, "googlenet": 1}
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
@@ -65,15 +73,35 @@ def published_weights(name: str) -> State:
 
     Raises:
         OSError: if the weights are neither cached nor reachable.
+        ModelError: if the cached file holds anything but tensors.
     """
     from torchvision import models
 
     state = torch.random.get_rng_state()  # building draws weights, only to replace them
-    with connect_timeout():
-        weights = models.get_model_weights(name).DEFAULT
-        published: nn.Module = models.get_model_builder(name)(weights=weights, progress=False)
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        with connect_timeout(), _tensors_only():
+            published: nn.Module = models.get_model_builder(name)(weights=weights, progress=False)
+    except UnpicklingError as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(weights.url).path).name
+        raise ModelError(
+            f"torchvision/{name}: {file} holds more than tensors; remove it, to have it fetched"
+        ) from error
     torch.random.set_rng_state(state)
     return dict(published.state_dict())
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Has torch.load run no code of a pickle; torchvision, which calls it, cannot be told."""
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_WEIGHTS_ONLY]
+        if before is not None:
+            os.environ[_WEIGHTS_ONLY] = before
 
 
 def adaptable(model: nn.Module) -> Adaptable:

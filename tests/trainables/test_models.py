@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import urllib.request
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from trainables.models import (
     input_spec,
     split_outputs,
 )
+from trainables.torchvision_models import published_weights
 
 TIMM = [
     "resnet18",
@@ -374,3 +376,27 @@ def test_gray_images_get_the_average_over_rgb() -> None:
     spec = input_spec(config, data_mean_std=DATA, in_chans=1, image_size=32)
     assert spec.mean == pytest.approx([0.449])
     assert spec.std == pytest.approx([0.226])
+
+
+def test_published_weights_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in torchvision's cache, as somebody may put it there, and torchvision itself would unpickle it."""
+    from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / SqueezeNet1_1_Weights.DEFAULT.url.rsplit("/", 1)[1]
+    cached.parent.mkdir(parents=True)
+    state = squeezenet1_1().state_dict()
+    torch.save(state, cached)
+    found = published_weights("squeezenet1_1")
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+    marker = tmp_path / "ran"
+
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(marker),)
+
+    torch.save({"weight": Code()}, cached)
+    with pytest.raises(ModelError, match=f"torchvision/squeezenet1_1: {cached} holds more than tensors"):
+        published_weights("squeezenet1_1")
+    assert not marker.exists()
