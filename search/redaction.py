@@ -23,6 +23,8 @@ _SHOWN = rf"\1\g<quote>{HIDDEN}\g<quote>"
 _PATTERNS = (
     # https://user:password@host, redis://:password@host; a password may hold anything but blanks and quotes.
     (re.compile(r"(?<=://)[^/\s:@'\"]*:[^\s'\"]+(?=@)"), HIDDEN),
+    # https://token@host
+    (re.compile(r"(?<=://)[^\s/:@'\"]+(?=@)"), HIDDEN),
     # token=..., password: "...", "api_key": "...", X-Amz-Signature=... or sig=... of a signed address
     (re.compile(rf"((?<![A-Za-z0-9])(?:{_NAME}|sig)['\"]?\s*[=:]\s*){_VALUE}", re.IGNORECASE), _SHOWN),
     # --password ...

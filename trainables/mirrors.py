@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,15 +75,15 @@ def local_path(given: str) -> Path:
         parts = urlsplit(given)
     except ValueError as error:
         raise ConfigError(f"{given}: is no address ({error}); give s3://BUCKET/FOLDER or gs://BUCKET/FOLDER") from error
-    if parts.scheme not in _ENDPOINTS:
-        raise ConfigError(f"{given}: {parts.scheme}:// is not known; use s3://, gs://, or a folder that is mounted")
-    if parts.fragment or given.endswith("#"):
-        raise ConfigError(f"{given}: has a #, behind which an address says nothing to a store; name the folder without")
-    if "@" in parts.netloc or parts.query:
+    if "@" in parts.netloc or parts.query:  # first, since no other message may show them
         raise ConfigError(
             f"{parts.scheme}://: give bucket and folder alone; credentials and endpoint belong into the environment of "
             "the nodes (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
         )
+    if parts.scheme not in _ENDPOINTS:
+        raise ConfigError(f"{given}: {parts.scheme}:// is not known; use s3://, gs://, or a folder that is mounted")
+    if parts.fragment or given.endswith("#"):
+        raise ConfigError(f"{given}: has a #, behind which an address says nothing to a store; name the folder without")
     if not _BUCKET.fullmatch(parts.netloc):
         raise ConfigError(f"{given}: names no bucket; give {parts.scheme}://BUCKET/FOLDER")
     if {"", ".", ".."} & set(parts.path.strip("/").split("/")) and parts.path.strip("/"):
@@ -91,8 +92,19 @@ def local_path(given: str) -> Path:
 
 
 def mirrors() -> Path:
-    """The folder of all copies: in $VISTUNE_MIRRORS, else in the folder for temporary files."""
-    return Path(os.environ.get(_VARIABLE) or tempfile.gettempdir()) / _FOLDER
+    """The folder of all copies: in $VISTUNE_MIRRORS, else in one of this user's own among temporary files.
+
+    Raises:
+        ConfigError: if that is another user's, or others may write there.
+    """
+    if os.environ.get(_VARIABLE):
+        return Path(os.environ[_VARIABLE]) / _FOLDER
+    own = Path(tempfile.gettempdir()) / f"vistune-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    found = own.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigError(f"{own}: others may write there; remove it, or give a folder of your own with ${_VARIABLE}")
+    return own / _FOLDER
 
 
 def mirror_of(path: Path) -> Mirror | None:

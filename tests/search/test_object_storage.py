@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -259,3 +262,25 @@ def test_begun_on_one_machine_ended_on_another_and_used_on_a_third(
     assert {(path.parts[0], path.name) for path in left} == {("final", "checkpoint.pt")}, "which say what has been done"
     told = ended.stdout + ended.stderr + (run / "logs" / "search.log").read_text() + (run / "report.html").read_text()
     assert server["AWS_SECRET_ACCESS_KEY"] not in told
+
+
+def test_copies_lie_in_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VISTUNE_MIRRORS", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"vistune-{os.getuid()}"
+    assert local_path("s3://bucket/runs") == own / "vistune-mirrors" / "s3" / "bucket" / "runs"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    own.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"others may write there; remove it, or give .* \$VISTUNE_MIRRORS"):
+        local_path("s3://bucket/runs")
+    own.rmdir()
+    own.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="others may write there"):
+        local_path("s3://bucket/runs")
+
+
+@pytest.mark.parametrize("given", ["https://KEY:SECRET@minio/b", "s3://KEY:SECRET@b#x", "s3://b/c?key=SECRET"])
+def test_no_message_shows_credentials(given: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        local_path(given)
+    assert "SECRET@" not in str(refused.value) and "=SECRET" not in str(refused.value)

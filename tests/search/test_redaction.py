@@ -19,6 +19,7 @@ _HF, _AWS = "hf_" + "aB3" * 10, "AKIA" + "ABCD1234" * 2
             "search.run x.yaml --address http://me:pa55word@head:8265",
             "search.run x.yaml --address http://***@head:8265",
         ),
+        ("--address https://s3cr3tword@head", "--address https://***@head"),
         ("redis://:hunter2hunter2@vistune-redis:6379/0", "redis://***@vistune-redis:6379/0"),
         ("--token abcdef --name first", "--token *** --name first"),
         ("RAY_AUTH_TOKEN=0123abc python -m x", "RAY_AUTH_TOKEN=*** python -m x"),
