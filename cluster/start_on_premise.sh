@@ -36,23 +36,30 @@ on() {
   local host=$1 name=$2 words script
   shift 2
   printf -v words ' %q' "$@"
-  script="$(declare -f "$name"); $name$words"
+  script="$(declare -f is_running "$name"); $name$words"
   # In single quotes, which every login shell understands, whatever it is.
   ssh -o BatchMode=yes -o ConnectTimeout=10 "$host" "bash -c '${script//\'/\'\\\'\'}'"
 }
 
+# Whether the process that a file names was started here and lives: after a reboot its number may be any other's.
+is_running() {
+  [[ -f $1 ]] && ps -o args= -p "$(< "$1")" 2> /dev/null | grep -q 'ray start'
+}
+
 # The token comes by standard input: arguments can be read by every user of a machine. Its file is this cluster's own.
 node_start() {
-  local key=$1 folder=$2 cache=$3 state=$HOME/.vistune
+  local key=$1 folder=$2 cache=$3 state=$HOME/.vistune token
   shift 3
   set -eu
   umask 077
   mkdir -p "$state"
-  cat > "$state/$key.token"
-  if [[ -f $state/$key.pid ]] && kill -0 "$(< "$state/$key.pid")" 2> /dev/null; then
-    echo "runs already"
-    return
+  token=$(cat)
+  if is_running "$state/$key.pid"; then
+    [[ $token == "$(< "$state/$key.token")" ]] && echo "runs already" && return
+    echo "runs already, with another token: give that of $state/$key.token there as RAY_AUTH_TOKEN, or stop the cluster" >&2
+    return 1
   fi
+  printf '%s\n' "$token" > "$state/$key.token"
   cd "$folder"
   export PATH=$folder/.venv/bin:$PATH RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/$key.token
   export RAY_USAGE_STATS_ENABLED=0 VISTUNE_RESULTS=${VISTUNE_RESULTS:-$folder/results}
@@ -75,23 +82,24 @@ node_start() {
 
 node_status() {
   local key=$1 state=$HOME/.vistune
-  if [[ -f $state/$key.pid ]] && kill -0 "$(< "$state/$key.pid")" 2> /dev/null; then echo "runs"; else echo "stopped"; return 1; fi
+  if is_running "$state/$key.pid"; then echo "runs"; else echo "stopped"; return 1; fi
 }
 
 # `ray stop` would end every Ray of this user on the machine. What was started here is a session, known by its leader.
 node_stop() {
-  local key=$1 state=$HOME/.vistune pid
+  local key=$1 state=$HOME/.vistune pid only=()
   if [[ ! -f $state/$key.pid ]]; then
     echo "stopped before"
     return
   fi
   pid=$(< "$state/$key.pid")
-  kill -TERM "$pid" 2> /dev/null || true
+  # Without its leader, the session may be another's by now, and what is Ray's there is what is left of this one.
+  if is_running "$state/$key.pid"; then kill -TERM "$pid" 2> /dev/null || true; else only=(-f ray); fi
   for ((waited = 0; waited < 30; waited++)); do
-    pgrep -s "$pid" > /dev/null || break
+    pgrep -s "$pid" "${only[@]}" > /dev/null || break
     sleep 1
   done
-  pkill -KILL -s "$pid" || true
+  pkill -KILL -s "$pid" "${only[@]}" || true
   rm -f "$state/$key.pid" "$state/$key.token"
   echo "stopped"
 }

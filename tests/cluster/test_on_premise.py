@@ -72,6 +72,9 @@ def test_a_head_and_a_worker_start_and_stop(machines: dict[str, str]) -> None:
 
     assert _call(machines, "start", "me@head.lan", "worker-1").stdout.count("runs already") == 2
     assert _call(machines, "status", "me@head.lan", "worker-1").stdout == "me@head.lan: runs\nworker-1: runs\n"
+    other = _call(machines | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}, "start", "me@head.lan", "worker-2")
+    assert other.returncode != 0 and "runs already, with another token" in other.stderr
+    assert of_head.read_text().strip() == token
 
     stopped = _call(machines, "stop", "me@head.lan", "worker-1")
     assert stopped.stdout == "worker-1: stopped\nme@head.lan: stopped\n", stopped.stderr
@@ -84,6 +87,18 @@ def test_a_head_and_a_worker_start_and_stop(machines: dict[str, str]) -> None:
 def test_stop_of_what_never_started_says_so(machines: dict[str, str]) -> None:
     stopped = _call(machines, "stop", "head")
     assert (stopped.returncode, stopped.stdout) == (0, "head: stopped before\n")
+
+
+def test_a_number_that_is_another_process_by_now_is_left_alone(machines: dict[str, str]) -> None:
+    """As after a reboot."""
+    state = Path(machines["HOME"]) / ".vistune"
+    state.mkdir()
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        (state / f"ray-{machines['VISTUNE_PORT']}-head.pid").write_text(str(other.pid))
+        assert _call(machines, "status", "head").stdout == "head: stopped\n"
+        assert _call(machines, "stop", "head").stdout == "head: stopped\n"
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_wrong_call_says_how_to_call(machines: dict[str, str]) -> None:
