@@ -166,8 +166,9 @@ class Cluster:
             skip = read
             try:
                 for chunk in _blocking(self._client.tail_job_logs(job)):
-                    failures = 0
                     new, skip = chunk[skip:], max(0, skip - len(chunk))
+                    if new or not skip:  # to be sent again what is known is no progress
+                        failures = 0
                     read += len(new)
                     *lines, rest = (rest + new).split("\n")
                     yield from (line for line in lines if not _RAYS_OWN.match(line))
