@@ -120,7 +120,8 @@ class Case:
         session = self.end(within_s=within_s)
         output = self.search.output(session)
         self.recovered_s = None
-        if session.status == "SUCCEEDED" or not any(needle in output for needle in needles):
+        told = any(needle in output for needle in needles) and "Traceback" not in output
+        if session.status == "SUCCEEDED" or not told:
             last = "\n".join(output.strip().splitlines()[-8:])
             self.notes.append(f"ended {session.status} without a clear error: {last}")
 

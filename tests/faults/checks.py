@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from search.results import RunPaths
 from tests.faults.case import Case
 from tests.faults.cluster import Cluster
+from tests.search.cli import summary_of
 from trainables.object_store import fetch
 
 # What belongs to the cluster rather than to a search.
@@ -54,7 +57,10 @@ def judge(case: Case, reference: Trials) -> Verdict:
     if again > expected.again:
         problems.append(f"{again} epochs were trained again")
     restarts = (0, 0)
-    if search.paths.summary.is_file():
+    if not search.paths.summary.is_file():
+        problems.append("there is no summary.json")
+    else:
+        problems += _of_best_model(search.paths, finished)
         told = search.summary()["restarts"]
         restarts = told["after_a_lost_worker"], told["after_a_preemption"]
         problems += _of_restarts(restarts, lost=expected.lost, preempted=expected.preempted)
@@ -76,8 +82,11 @@ def _of_scores(
     if running:
         yield f"trials {running} have not ended"
     run = [trial for trial in search_trials if "not_run" not in trial.user_attrs]
-    if len(run) != len(reference):
-        yield f"{len(run)} trials were run, {len(reference)} without the fault"
+    counted = Counter(tuple(sorted(trial.params.items())) for trial in run)
+    for params in reference.keys() - counted.keys():
+        yield f"a trial was lost: {dict(params)}"
+    for params in (params for params, count in counted.items() if count > 1):
+        yield f"a trial was run {counted[params]} times: {dict(params)}"
     for trial in finished.values():
         if trial.number in failed:
             cause = trial.user_attrs["outcome"]["cause"]
@@ -100,6 +109,24 @@ def _same_curve(one: FrozenTrial, other: FrozenTrial) -> bool:
     return all(
         abs(value - other.intermediate_values[epoch]) <= _TOLERANCE for epoch, value in one.intermediate_values.items()
     )
+
+
+def _of_best_model(paths: RunPaths, finished: Trials) -> Iterator[str]:
+    """The winner is the best of the trials, its weights can be read, and it was tested."""
+    summary = summary_of(paths.root)
+    values = [trial.value for trial in finished.values() if trial.state is TrialState.COMPLETE and trial.value]
+    best = (summary["best"] or {}).get("val_top1")
+    if best is None or abs(best - max(values, default=0.0)) > _TOLERANCE:
+        yield f"the winner has {best}, the best trial {max(values, default=None)}"
+    if not 0 <= (summary["test"] or {}).get("top1", -1) <= 1:
+        yield "the winner was not tested"
+    try:
+        weights = load_file(paths.best_model / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        yield f"the best model cannot be read: {error}"
+        return
+    if not weights or not all(bool(each.isfinite().all()) for each in weights.values() if each.is_floating_point()):
+        yield "the best model has no weights, or such as are not finite"
 
 
 def _of_restarts(found: tuple[int, int], *, lost: int, preempted: int) -> Iterator[str]:

@@ -71,9 +71,11 @@ def truncated(case: Case) -> None:
     def cut_short() -> None:
         kill(pid)
         time.sleep(0.2)
-        for file in (TrialFiles(case.search.paths.trial(number)).checkpoint for number in case.search.epochs()):
-            if not file.is_file():
-                continue
+        files = [TrialFiles(case.search.paths.trial(number)).checkpoint for number in case.search.epochs()]
+        there = [file for file in files if file.is_file()]
+        if not there:
+            case.notes.append("there was no checkpoint to cut short")
+        for file in there:
             size = file.stat().st_size
             with file.open("r+b") as opened:
                 opened.truncate(size // 2)
@@ -92,10 +94,10 @@ def locked(case: Case) -> None:
 
     def hold() -> None:
         assert holder.stdout is not None
-        holder.stdout.readline()
+        assert holder.stdout.readline(), "the lock was not taken"
 
     case.strike(hold)
-    holder.wait()
+    assert holder.wait() == 0
     case.heal(lambda: None)
     case.end()
 

@@ -25,6 +25,8 @@ def hang(case: Case) -> None:
     failed = [number for number, cause in case.search.failures().items() if cause == "hung" and number in before]
     if len(failed) == 1:
         case.expected.failed = {failed[0]: "hung"}
+    else:
+        case.notes.append(f"trials {failed} failed as hung, expected one")
 
 
 def leak(case: Case) -> None:
