@@ -106,6 +106,7 @@ if ((!to_end)); then
   wait "$driver" || status=$?
 fi
 stop_cluster
-# A search that ended by itself in these minutes is over; one that was interrupted goes on.
-if ((again && status == 130)); then scontrol requeue "$SLURM_JOB_ID"; fi
+# A search that ended by itself in these minutes is over; one that was interrupted goes on. So does one that broke: SLURM may
+# have told Ray's processes too, before the search had saved.
+if ((again && (status == 130 || status == 1))); then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"
