@@ -135,8 +135,14 @@ class Case:
 
     def choose(self, *titles: str, hosts: Sequence[str] = ()) -> tuple[Host, int]:
         """One of them, drawn by the seed; waits for the first."""
-        wait_until(lambda: bool(self.processes(*titles, hosts=hosts)), timeout_s=60)
-        return self.moments.choice(self.processes(*titles, hosts=hosts))
+        found: list[tuple[Host, int]] = []
+
+        def look() -> bool:  # once: between two looks all may have ended
+            found[:] = self.processes(*titles, hosts=hosts)
+            return bool(found)
+
+        wait_until(look, timeout_s=60)
+        return self.moments.choice(found)
 
     def trains_on(self, name: str) -> bool:
         """Whether a trial that has finished an epoch would be lost with a node; before that a group just forms anew."""
