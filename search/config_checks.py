@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from search.algorithm_checks import algorithm_problems
 from search.config_errors import Problem, raise_problems, unknown_key
 from search.domains import CategoricalDomain, Domain, Param, dump_param
-from search.draws import NearDraw
 from search.forbid import parse_forbid
 from search.parameters import parse_recipe, parse_space, recipe_problems
 from search.pipeline_params import PipelineParam, pipeline_params, searched_arguments
@@ -130,9 +128,8 @@ def _weights_problems(space: Space) -> Iterator[Problem]:
         return
     for local in (value for _, value in _values(params, "weights") if value is not None):
         # A condition or a forbidden combination may keep them apart.
-        both = NearDraw({"weights": local, "pretrained": True}, rng=random.Random(0), reach=0.0, anew=0.0)
-        drawn = (space.suggest(both) for _ in range(_DRAWS))
-        if any("weights" in each and each.get("pretrained") and space.forbidden(each) is None for each in drawn):
+        both = space.allowed({"weights": local, "pretrained": True}, draws=_DRAWS)
+        if any("weights" in each and each.get("pretrained") for each in both):
             text = f"excludes pretrained: true, found weights: {local}; keep one of them"
             yield Problem(("space", "weights"), text)
             return

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
-import random
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ import torch
 
 from search.config import SearchConfig
 from search.domains import CategoricalDomain
-from search.draws import GivenDraw, NearDraw
+from search.draws import GivenDraw
 from search.git_commit import git_commit
 from search.limits import excess
 from search.measured_costs import MeasuredCosts
@@ -166,10 +164,7 @@ def first_trial(config: SearchConfig, **chosen: Any) -> TrialConfig:
 
 def _allowed(space: Space, chosen: Mapping[str, Any]) -> dict[str, Any] | None:
     """Parameters that are not forbidden, with some of them chosen; None where none are found."""
-    rng = random.Random(0)
-    first, drawn = GivenDraw(chosen), NearDraw(chosen, rng=rng, reach=0.0, anew=0.0)
-    tried = itertools.chain([space.suggest(first)], (space.suggest(drawn) for _ in range(_DRAWS)))
-    return next((params for params in tried if space.forbidden(params) is None), None)
+    return next(space.allowed(chosen, draws=_DRAWS), None)
 
 
 def describe_run(config: SearchConfig, preflight: Preflight) -> dict[str, Any]:

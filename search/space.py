@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 from search.conditions import existence, existence_in_words, exists, in_order, parents_of, when_of
 from search.config_errors import unknown_key
 from search.domains import Domain, Param, Suggester, param_problem
-from search.draws import UniformDraw
+from search.draws import GivenDraw, NearDraw, UniformDraw
 from search.forbid import Combination, forbidden_by, in_words, naming
 from search.matching import all_in_words
 from search.scalars import word
@@ -77,6 +78,16 @@ class Space:
         """In words the forbidden combination that parameters have; None when they have none."""
         combination = forbidden_by({**self.fixed, **params}, self._forbid)
         return None if combination is None else in_words(combination)
+
+    def allowed(self, chosen: Mapping[str, Any], *, draws: int) -> Iterator[dict[str, Any]]:
+        """Parameters that are not forbidden, some of them chosen; first with the first value of all others, then drawn.
+
+        Args:
+            draws: how many are drawn, the same every time; those that are forbidden are among them.
+        """
+        first, drawn = GivenDraw(chosen), NearDraw(chosen, rng=random.Random(0), reach=0.0, anew=0.0)
+        tried = itertools.chain([self.suggest(first)], (self.suggest(drawn) for _ in range(draws)))
+        return (params for params in tried if self.forbidden(params) is None)
 
     def contains(self, params: Mapping[str, Any], *, partial: bool = False) -> str | None:
         """Why parameters do not lie in this space; None when they do.
