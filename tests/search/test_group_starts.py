@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
+from ray._private.state import state as ray_state
+from ray.train.v2._internal.callbacks import placement_group_callback
 from ray.train.v2._internal.execution.worker_group import worker_group
 
-from search.group_starts import FreesFailedStarts
+from search.group_starts import FreesAndGoes, FreesFailedStarts
 from search.resources_config import ResourcesConfig
 from search.results import RunPaths
 from search.tuner import start_ray
@@ -48,6 +53,31 @@ class Controller:
     def hold(self, companion: str) -> bool:
         FreesFailedStarts(companion).before_worker_group_start(None)
         return bool(worker_group.placement_group([{"CPU": 1.0}] * 2).wait(30))
+
+
+@ray.remote(num_cpus=0)
+class LostController:
+    """Lost before its cleaner is asked to watch it."""
+
+    def begin(self) -> None:
+        pickle.loads(pickle.dumps(FreesFailedStarts("companion")))
+        own_id = ray.get_runtime_context().get_actor_id()
+        cleaner = ray.remote(num_cpus=0)(placement_group_callback.PlacementGroupCleaner).options(lifetime="detached")
+        self.cleaner = cleaner.remote(own_id, check_interval_s=1.0, get_actor_timeout_s=1.0, stop_timeout=4.0)
+        wait_until(lambda: "ALIVE" in cleaners())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cleaners() -> set[str]:
+    """States of the actors that free placement groups."""
+    known = ray_state.actor_table(None).values()
+    return {actor["State"] for actor in known if actor["ActorClassName"].endswith(FreesAndGoes.__name__)}
+
+
+def test_the_cleaner_of_a_lost_controller_goes() -> None:
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(LostController.remote().begin.remote())  # type: ignore[attr-defined]
+    wait_until(lambda: cleaners() == {"DEAD"})
 
 
 @ray.remote(num_cpus=0)
