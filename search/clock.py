@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.stopper import Stopper
 
-from search.searcher import Halt
+from search.halt import Halt
 from search.study import StudyStore
 from search.trial_attrs import ELAPSED_S
 

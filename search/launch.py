@@ -31,13 +31,18 @@ OUT_OF_MEMORY = "out of memory"
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What a worker is told: which trial, where its files lie, and on what it runs."""
+    """What a worker is told: which trial, where its files lie, and on what it runs.
+
+    Attributes:
+        fingerprint: of the images that the run began with; None where they are not to be compared.
+    """
 
     number: int
     trial_dir: str
     trial: dict[str, Any]
     num_threads: int
     workers: int = 1
+    fingerprint: str | None = None
 
     @property
     def kind(self) -> str:
@@ -52,11 +57,13 @@ class Launch:
     Attributes:
         run: the run's folder.
         pool: the `HostPool` whose hosts train the trials; None where each trains in its own actor.
+        fingerprint: of the driver's images.
     """
 
     run: str
     config: SearchConfig
     pool: Any = None
+    fingerprint: str | None = None
 
     @cached_property
     def _shared(self) -> dict[str, Any]:
@@ -78,6 +85,7 @@ class Launch:
             trial={**self._shared, **self.config.trial_fields(params)},
             num_threads=self.resources.num_threads,
             workers=self.config.workers_of(params),
+            fingerprint=self.fingerprint,
         )
 
     def trainable(self) -> Callable[[dict[str, Any]], None]:
@@ -99,11 +107,11 @@ class Launch:
 def run_in_actor(task: TrialTask, launch: Launch) -> None:
     """A one-worker trial: trains in the actor that Tune gave it."""
     del launch
-    from search.storage import require_run
+    from search.trial_place import require_place
     from trainables.ray_runtime import TuneRuntime
     from trainables.train import train
 
-    require_run(Path(task.trial_dir))
+    require_place(task)
     train(
         TrialConfig.model_validate(task.trial),
         TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
@@ -170,14 +178,18 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
 
 
 def interruption_of_files(error: BaseException) -> Interruption | None:
-    """What is no fault of the trial: the results folder cannot be written, or is another process's by now."""
+    """What is no fault of the trial: its node lacks what all share, or another process has taken it over."""
+    from search.halt import STORAGE_FAILS
     from search.restarts import Interruption, Kind
+    from search.trial_place import UnfitNodeError
     from trainables.storage_errors import storage_error
 
     if isinstance(error, SupersededError):
         return Interruption(Kind.LOST, message_of(error))
+    if isinstance(error, UnfitNodeError):
+        return Interruption(Kind.STORAGE, message_of(error))
     found = None if isinstance(error, VistuneError) else storage_error(error)
-    return None if found is None else Interruption(Kind.STORAGE, message_of(found))
+    return None if found is None else Interruption(Kind.STORAGE, f"{STORAGE_FAILS}: {message_of(found)}")
 
 
 def cause_of(error: BaseException) -> str:

@@ -11,8 +11,8 @@ import ray
 from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.halt import Halt
 from search.results import RunPaths, write_text
-from search.searcher import Halt
 from trainables.config import DataConfig
 from trainables.data import load_data
 from trainables.errors import ConfigError, DataError, VistuneError

@@ -13,7 +13,7 @@ class Kind(StrEnum):
     PREEMPTED = "preempted"  # its node was taken back with notice
     MEMORY = "killed: out of memory"  # by Ray's memory monitor
     HUNG = "hung"  # by us, since it had reported nothing for too long
-    STORAGE = "results folder"  # cannot be written: its disk is full, read-only, or gone
+    STORAGE = "results folder"  # or images: gone, full, read-only, or others; no trial is to blame
     BROKEN = "worker died"  # of an error that it could not report
 
 

@@ -23,13 +23,14 @@ import ray
 
 from search.cluster_nodes import worker_resources
 from search.config import SearchConfig
+from search.halt import Halt
 from search.interruptions import interruption_of
 from search.launch import TrialTask, cause_of, interruption_of_files, message_of, root_cause
 from search.ledger import TrialRecord, rank
 from search.resources_config import ResourcesConfig
 from search.restarts import Kind, Restarts
 from search.results import RunPaths
-from search.searcher import STORAGE_FAILS, Halt
+from search.trial_place import recorded_fingerprint
 from search.worker_group import WorkerGroup
 from trainables.checkpoint import TrialFiles, newest_epoch
 from trainables.config import TrialConfig
@@ -152,6 +153,7 @@ class _Runner:
         self._paths = paths
         self._halt = halt
         self._note = note
+        self._fingerprint = recorded_fingerprint(paths)
         self._restarts: dict[Path, Restarts] = {}
         self.failures: list[str] = []
 
@@ -189,6 +191,7 @@ class _Runner:
             trial=trial.model_dump(mode="json"),
             num_threads=self._resources.num_threads,
             workers=self._resources.workers_of(trial.arch),
+            fingerprint=self._fingerprint,
         )
         needs = worker_resources(self._resources)
         if task.workers > 1:  # the group has its own; its driver asks for a token of memory only
@@ -215,7 +218,7 @@ class _Runner:
         if lost is None:
             return False
         if lost.kind is Kind.STORAGE:
-            self._halt.because(f"{STORAGE_FAILS}: {lost.message}", interrupted=True)
+            self._halt.because(lost.message, interrupted=True)
             raise Interrupted
         folder = self._folder(key, trial)
         saved = newest_epoch(TrialFiles(folder))
@@ -248,9 +251,11 @@ class _Runner:
 
 def _train_here(task: TrialTask) -> dict[str, float]:
     """Trains on the resources that Ray gave this task."""
+    from search.trial_place import require_place
     from trainables.runtime import LocalRuntime
     from trainables.train import train
 
+    require_place(task)
     device = "cuda" if ray.get_gpu_ids() else "cpu"
     runtime = LocalRuntime(trial_dir=Path(task.trial_dir), device=device, num_threads=task.num_threads)
     return train(TrialConfig.model_validate(task.trial), runtime)

@@ -19,9 +19,9 @@ from trainables.errors import VistuneError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.halt import Halt
     from search.live import LiveView
     from search.results import RunPaths
-    from search.searcher import Halt
     from search.session import Outcome
     from search.which_run import ChosenRun
 
@@ -188,8 +188,8 @@ def _run(chosen: ChosenRun, *, console: Console, options: argparse.Namespace) ->
     knowledge = None if paths.environment.is_file() else gather_visibly(console, config, preflight)
     # Ray is imported only now: what is wrong with the images has been said by then.
     from search.extend import record_extension, used_by
+    from search.halt import Halt
     from search.mirrored_run import followed
-    from search.searcher import Halt
     from search.session import held, prepare, run_session
 
     halt, ledger = Halt(), Ledger(metric=config.metric)

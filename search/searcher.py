@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from search.halt import STORAGE_FAILS, Halt
 from search.launch import CAUSE, FAILURE, INTERRUPTION
 from search.ledger import Ledger, Lineage, Status, TrialRecord
 from search.proposals import Measure, Proposals, nothing_measured
@@ -26,39 +26,8 @@ from trainables.storage_errors import storage_error
 
 # As many trials, the first of the search, must fail alike before the rest is spared.
 FAILURES_BEFORE_GIVING_UP = 3
-STORAGE_FAILS = "the results folder cannot be written"
 
 _log = logging.getLogger(__name__)
-
-
-class Halt:
-    """Why a search ends before its trials are used up; asked by Tune's loop, set by whoever knows."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.reason: str | None = None
-        self.interrupted = False
-        self.hopeless = False
-
-    def because(self, reason: str, *, interrupted: bool = False, hopeless: bool = False) -> None:
-        """Asks for the end; the first reason stays, unless a person interrupts what comes after a search's own end.
-
-        Args:
-            interrupted: a person asked; running trials are kept for a resume.
-            hopeless: every trial fails, so the search has failed.
-        """
-        if not self._event.is_set() or (interrupted and not self.interrupted):
-            self.reason, self.interrupted, self.hopeless = reason, interrupted, hopeless
-            self._event.set()
-
-    @property
-    def requested(self) -> bool:
-        return self._event.is_set()
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether the search has come to the end of its budget."""
-        return self.requested and not self.interrupted and not self.hopeless
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
@@ -328,7 +297,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         """Has a trial whose process ended go on from its checkpoint, or fail if that has been tried enough."""
         record = self._ledger.get(number)
         if found.kind is Kind.STORAGE:  # it would fail of it again, and so would all others
-            self._halt.because(f"{STORAGE_FAILS}: {found.message}", interrupted=True)
+            self._halt.because(found.message, interrupted=True)
             return
         restarts = record.restarts.after(found.kind, epoch=record.epochs)
         if not found.may_go_on or restarts.in_a_row > self._retries:

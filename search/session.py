@@ -18,6 +18,7 @@ from search.cluster_nodes import worker_resources
 from search.config import SearchConfig, to_yaml
 from search.final import evaluate_winner
 from search.final_summary import FinalSummary, summarise
+from search.halt import Halt
 from search.html_report import write_html_report
 from search.knowledge import Knowledge, write_knowledge
 from search.ledger import Ledger, TrialRecord
@@ -30,12 +31,12 @@ from search.reproduce import write_reproduction
 from search.results import RunPaths, write_bytes, write_json, write_text
 from search.retrain import Final, Interrupted, retrain_best
 from search.samples import labelled, sample_grid, sample_trials
-from search.searcher import Halt
 from search.signals import signals_kept
 from search.summary import write_leaderboard, write_summary
+from search.trial_place import recorded_fingerprint, require_same_images
 from search.tuner import run_trials, start_ray
 from trainables.data import ImageData
-from trainables.errors import ConfigError, DataError
+from trainables.errors import ConfigError
 from trainables.mirrors import shown
 from trainables.splits import write_splits
 from trainables.trial_log import log_picture
@@ -107,19 +108,13 @@ def prepare(config: SearchConfig, paths: RunPaths, preflight: Preflight, knowled
         _draw_augmentations(config, paths, preflight)
         write_json(paths.environment, describe_run(config, preflight))  # last: it says that all of the above is there
         return
-    environment = read_json(paths.environment) or {}
-    data = environment.get("data")
-    before, now = data.get("fingerprint") if isinstance(data, dict) else None, preflight.data.fingerprint
-    if before != now:
-        raise DataError(
-            f"{config.task.data.root or config.task.data.name}: the images are not those the run began with "
-            f"(fingerprint {now}, found {before} in {paths.environment}); restore them, or start a new run"
-        )
+    require_same_images(config.task.data, preflight.data.fingerprint, began_with=recorded_fingerprint(paths))
     if config.earlier_runs and not paths.start_from.is_file():
         raise ConfigError(
             f"{paths.start_from}: is missing, and the run started from what it held; restore it from a copy, or start "
             "a new run"
         )
+    environment = read_json(paths.environment) or {}
     environment.setdefault("resumed", []).append(datetime.now(UTC).isoformat(timespec="seconds"))
     write_json(paths.environment, environment)
 

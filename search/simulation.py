@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from search.algorithm_config import SamplerConfig, SchedulerConfig
 from search.budget_config import BudgetConfig
+from search.halt import Halt
 from search.knowledge import KnownTrial
 from search.launch import CAUSE, FAILURE
 from search.ledger import Ledger
@@ -20,7 +21,7 @@ from search.resources_config import ResourcesConfig
 from search.room import Room
 from search.scheduler_choice import build_scheduler
 from search.schedulers import FullScheduler
-from search.searcher import Halt, OptunaSearcher
+from search.searcher import OptunaSearcher
 from search.simulated_curves import CurveSource
 from search.space import Space
 from search.spending import Spending

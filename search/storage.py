@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from search.mirrored_run import fetch_run
 from search.results import RunPaths
 from trainables.errors import ConfigError, first_line
 from trainables.mirrors import local_path, mirror_of, shown
-from trainables.object_store import has_bucket, names_in, size_of
+from trainables.object_store import has_bucket, names_in
 
 # Ray unpacks the working directory of a job into a folder of this name, and deletes it some time after the job.
 _PACKAGE = "_ray_pkg_"
@@ -104,20 +103,6 @@ def _find_run(run: str, *, storage_path: Path) -> RunPaths:
     known = sorted((path.parent for path in storage_path.glob("*/config.yaml")), key=lambda path: path.stat().st_mtime)
     found = ", ".join(path.name for path in known[-8:]) or "none"
     raise ConfigError(f"{run}: no such run under {storage_path}; runs there: {found}")
-
-
-def require_run(trial_dir: Path) -> None:
-    """Refuses to train where the run's folder is not the driver's: what the trial writes would be lost.
-
-    Raises:
-        ConfigError: naming this node.
-    """
-    paths = RunPaths(trial_dir.parents[1])
-    if size_of(paths.environment) is None:
-        raise ConfigError(
-            f"{shown(paths.root)}: node {socket.gethostname()} does not see the run's folder; mount it "
-            "there at this path, or give --storage-path a folder that all nodes share"
-        )
 
 
 def in_job_package(folder: Path) -> bool:

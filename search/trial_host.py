@@ -25,7 +25,7 @@ from search.cluster_nodes import worker_resources
 from search.cluster_state import read_cluster
 from search.launch import TrialTask, breaks_the_process
 from search.resources_config import ResourcesConfig
-from search.storage import require_run
+from search.trial_place import require_place
 from trainables.config import TrialConfig
 from trainables.fused import Candidate, Outcome, train_fused
 from trainables.runtime import LocalRuntime, MetricValue, StopTrial
@@ -90,7 +90,7 @@ class TrialHost:
         Args:
             attempt: a name that no other attempt at any trial has.
         """
-        require_run(Path(task.trial_dir))
+        require_place(task)
         self._desks[attempt] = _Desk()
         self._tasks.put((task, attempt))
 

@@ -19,6 +19,7 @@ from search.cluster_nodes import check_fits, worker_resources
 from search.cluster_state import ClusterWatch, read_cluster
 from search.config import SearchConfig
 from search.ended_trials import EndedTrials
+from search.halt import Halt
 from search.inheritance import inherit
 from search.knowledge import Knowledge, read_knowledge
 from search.last_epochs import saved_epochs
@@ -30,10 +31,11 @@ from search.results import RunPaths
 from search.room import Room
 from search.scheduler_choice import build_scheduler
 from search.schedulers import FullScheduler
-from search.searcher import Halt, OptunaSearcher
+from search.searcher import OptunaSearcher
 from search.spending import Spending
 from search.study import StudyStore
 from search.trial_host import EndsOnHosts, start_pool
+from search.trial_place import recorded_fingerprint
 from search.tune_shortcuts import shortened
 from search.watchdog import Watchdog
 from trainables.data import ImageData
@@ -272,7 +274,7 @@ def _trial_name(trial: Trial) -> str:
 
 
 def _trainable(config: SearchConfig, paths: RunPaths, pool: Any) -> Any:
-    launch = Launch(run=str(paths.root), config=config, pool=pool)
+    launch = Launch(str(paths.root), config, pool=pool, fingerprint=recorded_fingerprint(paths))
     of_worker = PlacementGroupFactory([worker_resources(config.resources)])
     # The searcher keeps as many trials running as worker groups fit. Their drivers must not take the CPU that a group
     # needs (2 CPUs hold a group of two one-CPU workers only if its driver asks for none), and Ray does not take a

@@ -24,7 +24,7 @@ from search.interruptions import NodeTakenBackError, interruption_of
 from search.launch import TrialTask
 from search.resources_config import ResourcesConfig
 from search.restarts import Kind
-from search.storage import require_run
+from search.trial_place import require_place
 from trainables.config import TrialConfig
 from trainables.errors import DivergedError
 from trainables.runtime import StopTrial
@@ -232,7 +232,7 @@ def serve_trials(config: Mapping[str, Any]) -> None:
     mailbox.joined.remote(ray.get_runtime_context().get_node_id())
     while (task := ray.get(mailbox.take.remote(index))) is not None:
         index += 1
-        require_run(Path(task.trial_dir))
+        require_place(task)
         runtime = GroupRuntime(
             trial_dir=Path(task.trial_dir),
             num_threads=task.num_threads,

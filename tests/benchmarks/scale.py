@@ -34,12 +34,12 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 
 from search.config import SearchConfig, load_search
+from search.halt import Halt
 from search.ledger import Ledger, Status
 from search.live import LiveView
 from search.proposals import Proposals
 from search.results import RunPaths
 from search.schedulers import FullScheduler
-from search.searcher import Halt
 from search.study import StudyStore
 from search.tuner import _RAY_ENVIRONMENT, run_trials
 from tests.benchmarks.hosted_trials import hosted

@@ -131,7 +131,7 @@ import sys, ray
 from pathlib import Path
 from search.node_checks import check_nodes
 from search.results import RunPaths
-from search.searcher import Halt
+from search.halt import Halt
 from trainables.config import DataConfig
 from trainables.data import load_data
 from trainables.errors import VistuneError

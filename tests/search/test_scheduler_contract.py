@@ -26,6 +26,7 @@ from ray.tune.search import Searcher
 from search.algorithm_checks import algorithm_problems
 from search.algorithm_config import SamplerName, SchedulerName
 from search.config import SearchConfig, load_search
+from search.halt import Halt
 from search.inheritance import inherit
 from search.launch import CAUSE, FAILURE, OUT_OF_MEMORY
 from search.ledger import Ledger, Lineage, Status, TrialRecord
@@ -33,7 +34,7 @@ from search.lint import lint
 from search.results import RunPaths
 from search.room import Room
 from search.scheduler_choice import build_scheduler
-from search.searcher import Halt, OptunaSearcher
+from search.searcher import OptunaSearcher
 from search.spending import Spending
 from search.tuner import open_study
 from tests.search.cli import run, start, trials_of, wait_until

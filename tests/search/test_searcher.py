@@ -14,13 +14,14 @@ from ray.tune.search import Searcher
 
 from search.asha import AshaScheduler
 from search.config import SearchConfig
+from search.halt import Halt
 from search.launch import CAUSE, FAILURE
 from search.ledger import Ledger, Status
 from search.restarts import Interruption, Kind
 from search.results import RunPaths
 from search.room import Room
 from search.schedulers import FullScheduler
-from search.searcher import Halt, OptunaSearcher
+from search.searcher import OptunaSearcher
 from search.spending import Spending
 from search.study import StudyStore
 from search.tuner import open_study

@@ -17,6 +17,7 @@ from search.algorithm_config import SamplerConfig
 from search.config import SearchConfig, to_yaml
 from search.curve_table import CurveTable
 from search.extend import used_by
+from search.halt import Halt
 from search.html_report import write_html_report
 from search.knowledge import Knowledge, KnownTrial, write_knowledge
 from search.ledger import Ledger, Status
@@ -25,7 +26,7 @@ from search.results import RunPaths
 from search.room import Room
 from search.scheduler_choice import build_scheduler
 from search.schedulers import FullScheduler
-from search.searcher import Halt, OptunaSearcher
+from search.searcher import OptunaSearcher
 from search.simulate import simulated
 from search.space import Space
 from search.spending import Spending

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.node_checks import answer_in, load_fingerprint, problem_of_data
-from search.storage import require_run, storage_root
+from search.storage import storage_root
 from trainables.config import DataConfig
 from trainables.errors import ConfigError
 
@@ -39,15 +39,6 @@ def test_in_a_job_runs_outlive_its_working_directory(tmp_path: Path, monkeypatch
     monkeypatch.setenv("VISTUNE_RESULTS", "mine")
     with pytest.raises(ConfigError, match=r"\$VISTUNE_RESULTS: mine is relative"):
         storage_root(None)
-
-
-def test_a_trial_is_not_trained_where_its_run_is_not(tmp_path: Path) -> None:
-    trial = tmp_path / "run" / "trials" / "0000"
-    with pytest.raises(ConfigError, match=r"run: node .+ does not see the run's folder"):
-        require_run(trial)
-    trial.mkdir(parents=True)
-    (tmp_path / "run" / "environment.json").write_text("{}")
-    require_run(trial)
 
 
 def test_what_a_node_says_of_a_folder(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Can a trial be trained here? Only where the run's folder and its images are those of the driver."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.report_source import read_json
+from search.results import RunPaths
+from trainables.errors import ConfigError, DataError
+from trainables.mirrors import shown
+from trainables.object_store import size_of
+
+if TYPE_CHECKING:
+    from search.launch import TrialTask
+    from trainables.config import DataConfig
+
+
+class UnfitNodeError(ConfigError):
+    """A node lacks what all nodes of a search share: no trial could be trained there, and none is to blame."""
+
+
+def require_place(task: TrialTask) -> None:
+    """Refuses to train where the run's folder or the images are not the driver's.
+
+    What a trial wrote would be lost; and other images would be divided anew, with some of the test split among those
+    that it learns from.
+
+    Raises:
+        UnfitNodeError: naming this node.
+    """
+    from trainables.config import TrialConfig
+    from trainables.trial_state import load_task
+
+    node = socket.gethostname()
+    paths = RunPaths(Path(task.trial_dir).parents[1])
+    if size_of(paths.environment) is None:
+        raise UnfitNodeError(
+            f"{shown(paths.root)}: node {node} does not see the run's folder; mount it "
+            "there at this path, or give --storage-path a folder that all nodes share"
+        )
+    if task.fingerprint is None:
+        return
+    trial = TrialConfig.model_validate(task.trial)
+    try:
+        found = load_task(trial.data, trial.split)[0].fingerprint
+        require_same_images(trial.data, found, began_with=task.fingerprint)
+    except DataError as error:
+        raise UnfitNodeError(f"node {node}: {error}") from error
+
+
+def require_same_images(data: DataConfig, found: str, *, began_with: str | None) -> None:
+    """Refuses images that have changed since a run began.
+
+    Args:
+        found: fingerprint of the images as they are now.
+        began_with: as the run recorded it.
+
+    Raises:
+        DataError: if they are not the same.
+    """
+    if found != began_with:
+        raise DataError(
+            f"{data.root or data.csv or data.name}: the images are not those the run began with "
+            f"(fingerprint {found}, then {began_with or 'unknown'}); restore them, or start a new run"
+        )
+
+
+def recorded_fingerprint(paths: RunPaths) -> str | None:
+    """Of the images that a run began with."""
+    environment = read_json(paths.environment) or {}
+    data = environment.get("data")
+    found = data.get("fingerprint") if isinstance(data, dict) else None
+    return found if isinstance(found, str) else None

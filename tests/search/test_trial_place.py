@@ -1,0 +1,61 @@
+"""Where a trial is not trained: on nodes that lack the run's folder or its images, or have others."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from search.launch import TrialTask, interruption_of_files
+from search.restarts import Kind
+from search.results import RunPaths, write_json
+from search.trial_place import UnfitNodeError, recorded_fingerprint, require_place
+from tests.images import write_classes
+from trainables.config import DataConfig, TrialConfig
+from trainables.data import load_data
+from trainables.trial_state import load_task
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> DataConfig:
+    write_classes(tmp_path / "images", {"a": 8, "b": 8})
+    return DataConfig(name="folder", root=str(tmp_path / "images"), image_size=8)
+
+
+@pytest.fixture
+def task(tmp_path: Path, images: DataConfig) -> TrialTask:
+    paths = RunPaths(tmp_path / "run")
+    paths.root.mkdir()
+    write_json(paths.environment, {"data": {"fingerprint": load_data(images).fingerprint}})
+    trial = TrialConfig(data=images, arch="small_cnn").model_dump(mode="json")
+    found = recorded_fingerprint(paths)
+    return TrialTask(number=0, trial_dir=str(paths.trial(0)), trial=trial, num_threads=1, fingerprint=found)
+
+
+def refused(task: TrialTask, match: str) -> None:
+    load_task.cache_clear()  # as in a process that begins
+    with pytest.raises(UnfitNodeError, match=match) as raised:
+        require_place(task)
+    lost = interruption_of_files(raised.value)
+    assert lost is not None, "the trial itself would count as failed"
+    assert lost.kind is Kind.STORAGE
+
+
+def test_where_the_run_and_its_images_are(task: TrialTask) -> None:
+    require_place(task)
+
+
+def test_where_the_run_is_not(task: TrialTask, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "run")
+    refused(task, "run: node .+ does not see the run's folder")
+
+
+def test_where_there_are_no_images(task: TrialTask, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "images")
+    refused(task, "node .+: .*images: the folder of images does not exist")
+
+
+def test_where_there_are_other_images(task: TrialTask, tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", {"a": 9})
+    refused(task, "node .+: .*images: the images are not those the run began with")
