@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 BEST_TRIALS = 10
 SHOWN_FRONT = 20
 SHOWN_SKIPPED = 5
+SHOWN_CLASSES = 3
 
 
 def describe_start(console: Console, config: SearchConfig, paths: RunPaths, *, resumed: bool) -> None:
@@ -139,10 +141,12 @@ def _describe_images(console: Console, found: Preflight) -> None:
     _, height, width, channels = data.shape
     names = "labels" if data.kind == "multilabel" else "classes"
     console.print(
-        f"images: {height}x{width}, {channels} channel(s), {len(data.class_names)} {names}; "
+        f"images: {height}x{width}, {channels} channel(s), {len(data.class_names)} {names} "
+        f"({_first(data.class_names)}); "
         f"{len(splits.train):,} train, {len(splits.val):,} val, {len(splits.test):,} test; "
         f"{'decoded in every epoch' if data.loading == 'stream' else 'kept decoded'}: {data.loading_reason}",
         highlight=False,
+        markup=False,
     )
     if data.skipped:
         total = len(data.labels) + len(data.skipped)
@@ -151,6 +155,12 @@ def _describe_images(console: Console, found: Preflight) -> None:
             console.print(f"  {line}", markup=False)
         if len(data.skipped) > SHOWN_SKIPPED:
             console.print(f"  and {len(data.skipped) - SHOWN_SKIPPED} more, all in the run's environment.json")
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first names, as many as fit beside the rest: a person sees at a glance if folders were taken for classes."""
+    shown = [name if len(name) <= 20 else f"{name[:19]}…" for name in names[:SHOWN_CLASSES]]
+    return ", ".join([*shown, *(["…"] if len(names) > SHOWN_CLASSES else [])])
 
 
 def _describe_fusion(console: Console, found: Preflight) -> None:

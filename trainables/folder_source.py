@@ -7,7 +7,7 @@ from pathlib import Path
 from trainables.class_folders import ClassFolder, existing_root, images_below, source_of_folders, subfolders
 from trainables.config import DataConfig
 from trainables.errors import DataError
-from trainables.sources import FREE, SPLIT_NAMES, Source
+from trainables.sources import FREE, SPLIT_NAMES, TRAIN, Source
 
 
 def folder_source(config: DataConfig) -> Source:
@@ -38,28 +38,50 @@ def _split_folders(root: Path) -> dict[int, Path]:
     folders, it is a class like them.
     """
     folders = subfolders(root)
-    named = [folder for folder in folders if folder.name in SPLIT_NAMES]
-    others = [folder for folder in folders if folder.name not in SPLIT_NAMES]
-    train = root / "train"
     if not folders:
         raise DataError(f"{root}: no class folders found; put the images into {root}/CLASS/, one folder a class")
-    train_is_split = train in named and bool(subfolders(train))
-    if train_is_split:
-        with_images = [each.name for each in others if images_below(ClassFolder(each, FREE, each.name))[0]]
-        if with_images:
-            raise DataError(
-                f"{root}: split folders ({', '.join(f.name for f in named)}) lie beside other folders of images "
-                f"({', '.join(with_images[:5])}); move these into train/, or away"
-            )
-        splits: dict[int, Path] = {}
-        for folder in named:
-            split = SPLIT_NAMES[folder.name]
-            if split in splits:
-                raise DataError(f"{root}: both {splits[split].name} and {folder.name} found; keep one of them")
-            splits[split] = folder
-        return splits
+    named = [folder for folder in folders if _split_of(folder) is not None]
+    others = [folder for folder in folders if _split_of(folder) is None]
+    train = [folder for folder in named if _split_of(folder) == TRAIN]
+    if any(map(subfolders, train)):
+        _check_nothing_beside(root, named, others)
+        return _by_split(root, named)
+    found = ", ".join(folder.name for folder in named)
     if named and not others:
-        what = "train has no class folders" if train in named else "train is missing"
-        found = ", ".join(folder.name for folder in named)
+        what = f"{train[0].name} has no class folders" if train else "train is missing"
         raise DataError(f"{root}: {what}, found {found}; put the training images into {root}/train/CLASS/")
+    nested = [folder.name for folder in named if any(map(_has_images, subfolders(folder)))]
+    if nested:
+        raise DataError(
+            f"{root}: {', '.join(nested)} look like splits with class folders, but train is missing, found "
+            f"{', '.join(folder.name for folder in others[:5])} beside them; put the training images into "
+            f"{root}/train/CLASS/, or give the class another name"
+        )
     return {FREE: root}
+
+
+def _split_of(folder: Path) -> int | None:
+    return SPLIT_NAMES.get(folder.name.casefold())
+
+
+def _has_images(folder: Path) -> bool:
+    return bool(images_below(ClassFolder(folder, FREE, folder.name))[0])
+
+
+def _check_nothing_beside(root: Path, named: list[Path], others: list[Path]) -> None:
+    with_images = [folder.name for folder in others if _has_images(folder)]
+    if with_images:
+        raise DataError(
+            f"{root}: split folders ({', '.join(folder.name for folder in named)}) lie beside other folders of images "
+            f"({', '.join(with_images[:5])}); move these into train/, or away"
+        )
+
+
+def _by_split(root: Path, named: list[Path]) -> dict[int, Path]:
+    splits: dict[int, Path] = {}
+    for folder in named:
+        split = SPLIT_NAMES[folder.name.casefold()]
+        if split in splits:
+            raise DataError(f"{root}: both {splits[split].name} and {folder.name} found; keep one of them")
+        splits[split] = folder
+    return splits

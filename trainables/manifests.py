@@ -101,6 +101,10 @@ def _read_table(path: Path, needed: list[str]) -> tuple[_Table, str, list[Proble
 
 def _check_header(path: Path, header: list[str], needed: list[str]) -> None:
     missing = [name for name in dict.fromkeys(needed) if name not in header]
+    other = next((each for each in (";", "\t") if len(header) == 1 and each in header[0]), None)
+    if missing and other is not None:
+        found = "semicolons" if other == ";" else "tabs"
+        raise DataError(f"{path}: the columns are separated by {found}, expected commas; save the table so")
     if missing:
         raise DataError(
             f"{path}: no column {', '.join(missing)} in the header, found {', '.join(header) or 'nothing'}; "

@@ -41,6 +41,7 @@ def test_class_folders_sorted_nested_hidden(tmp_path: Path) -> None:
         (("train", "test"), {-1, 2}),
         (("train", "validation"), {-1, 1}),
         (("train", "valid", "test"), {0, 1, 2}),
+        (("Training", "Val", "TESTING"), {0, 1, 2}),
     ],
 )
 def test_split_folders(tmp_path: Path, folders: tuple[str, ...], given: set[int]) -> None:
@@ -51,7 +52,7 @@ def test_split_folders(tmp_path: Path, folders: tuple[str, ...], given: set[int]
     splits = make_splits(data, SplitConfig())
     assert {len(np.unique(data.labels[rows])) for rows in (splits.train, splits.val, splits.test)} == {2}
     assert data.names is not None
-    assert all(data.names[row].startswith("train/") for row in splits.train)
+    assert all(data.names[row].startswith(f"{folders[0]}/") for row in splits.train)
     if "test" in folders:
         assert all(data.names[row].startswith("test/") for row in splits.test)
 
@@ -67,6 +68,10 @@ def test_split_folders(tmp_path: Path, folders: tuple[str, ...], given: set[int]
         ({"val/a": 1, "test/a": 1}, "train is missing, found test, val"),
         ({"train": 3, "test": 3}, "train has no class folders"),
         ({"train/a": 1, "train/b": 1, "val/a": 1, "valid/a": 1}, "both val and valid found"),
+        (
+            {"val/a": 1, "Test/a": 1, "photos/a": 1},
+            "Test, val look like splits .* train is missing, found photos beside",
+        ),
         ({"train/a": 1, "train/b": 1, "dogs": 1}, r"lie beside other folders of images \(dogs\)"),
     ],
 )
