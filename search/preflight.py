@@ -100,7 +100,7 @@ def _unfused(config: SearchConfig, data: ImageData) -> dict[str, str]:
     if not config.resources.fused:
         return {}
     found = {}
-    for arch in choices(config, "arch"):
+    for arch in _possible(config, "arch"):
         trial = first_trial(config, arch=arch)
         size, in_chans = _input_of(trial, data)
         fusion = find_fusion(trial, num_classes=len(data.class_names), in_chans=in_chans, image_size=size)
@@ -209,7 +209,8 @@ def _check_batch_sizes(config: SearchConfig) -> None:
     for arch in choices(config, "arch"):
         workers = config.workers_of({"arch": arch})
         for size in (size for size in sizes if size < workers):
-            if _allowed(space, {"arch": arch, "batch_size": size}) is not None:
+            params = _allowed(space, {"arch": arch, "batch_size": size})
+            if params is not None and "batch_size" in params:  # which a condition may leave out
                 raise ConfigError(
                     f"space.batch_size: {size} images cannot be split over resources.workers: {workers}; "
                     f"use batch sizes of {workers} or more"
@@ -224,7 +225,8 @@ def _check_limits(config: SearchConfig, data: ImageData) -> None:
         return
     costs = MeasuredCosts(config, data)
     reasons = {
-        arch: excess(costs.of_trial(first_trial(config, arch=arch)), config.limits) for arch in choices(config, "arch")
+        arch: excess(costs.of_trial(first_trial(config, arch=arch)), config.limits)
+        for arch in _possible(config, "arch")
     }
     if None not in reasons.values():
         told = "; ".join(f"{arch}: {reason}" for arch, reason in reasons.items())

@@ -63,6 +63,7 @@ class Proposals:
         self._limits = limits
         self._objectives = tuple(objectives)
         self._seen: dict[tuple[Any, ...], str] = {}
+        self._unfit: dict[tuple[Any, ...], str | None] = {}
         self._again: set[tuple[Any, ...]] = set()
         self._exhausted = False
 
@@ -111,7 +112,7 @@ class Proposals:
             return None
         number, params = self._ask()
         refused = 0
-        while (reason := self._reason_against(params)) is not None:
+        while (reason := self._reason_against_any(params)) is not None:
             self._store.discard(number, reason=reason, forbidden=self._key(params) not in self._seen)
             refused += 1
             if self._space.num_combinations is not None or refused >= PROPOSALS_BEFORE_DRAWING:
@@ -146,13 +147,24 @@ class Proposals:
         earlier = self._seen.get(self._key(params))
         if earlier is not None:
             return f"same parameters as {earlier}"
+        return None
+
+    def _reason_against_network(self, params: Mapping[str, Any]) -> str | None:
+        """The same of what must be measured, which takes up to seconds; asked once for each proposal."""
         if not self._limits and not self._objectives:
             return None
-        try:
-            over = excess(self._measure(params), self._limits)
-        except VistuneError as error:
-            return f"cannot be built: {first_line(error)}"
-        return None if over is None else f"limit: {over}"
+        key = self._key(params)
+        if key not in self._unfit:
+            try:
+                over = excess(self._measure(params), self._limits)
+            except VistuneError as error:
+                self._unfit[key] = f"cannot be built: {first_line(error)}"
+            else:
+                self._unfit[key] = None if over is None else f"limit: {over}"
+        return self._unfit[key]
+
+    def _reason_against_any(self, params: Mapping[str, Any]) -> str | None:
+        return self._reason_against(params) or self._reason_against_network(params)
 
     def _ask(self) -> tuple[int, dict[str, Any]]:
         trial: optuna.Trial = self._store.study.ask()
@@ -165,16 +177,15 @@ class Proposals:
         if self._space.num_combinations is not None:
             allowed = (params for params in self._space.combinations() if self._reason_against(params) is None)
             candidates = list(itertools.islice(allowed, _CANDIDATES))
-            if not candidates:
-                return None
-            chosen = candidates[int(np.random.default_rng(seed).integers(len(candidates)))]
+            order = np.random.default_rng(seed).permutation(len(candidates))
+            fit = (candidates[at] for at in order if self._reason_against_network(candidates[at]) is None)
         else:
             rng = random.Random(f"{seed} draws")
             drawn = (self._space.draw(rng) for _ in range(_CANDIDATES))
-            found = next((params for params in drawn if self._reason_against(params) is None), None)
-            if found is None:
-                return None
-            chosen = found
+            fit = (params for params in drawn if self._reason_against_any(params) is None)
+        chosen = next(fit, None)
+        if chosen is None:
+            return None
         return {name: chosen[name] for name in self._space.searched if name in chosen}
 
     def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:

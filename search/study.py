@@ -176,7 +176,7 @@ class StudyStore:
 
     def arrivals(self) -> list[tuple[int, int]]:
         """Trial number and epoch of all intermediate values, in the order in which they came; none in memory."""
-        logs = () if self._journal is None else self._journal.read_logs(0)
+        logs = () if self._journal is None else list(self._journal.read_logs(0))
         told = (log for log in logs if log["op_code"] == JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE)
         return [(self._storage.get_trial_number_from_id(log["trial_id"]), log["step"]) for log in told]
 

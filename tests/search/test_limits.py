@@ -72,6 +72,26 @@ def test_proposals_end_where_nothing_keeps_to_the_limits(tmp_path: Path) -> None
     assert Proposals(store, space, seed=0, measure=lambda _: {"model_mib": 9.0}, limits=limits).next() is None
 
 
+def test_only_what_is_about_to_be_proposed_is_measured(tmp_path: Path) -> None:
+    sizes = {"type": "int", "low": 1, "high": 500}
+    config = load_search(write_space(tmp_path, space={"arch": "small_cnn", "batch_size": sizes}))
+    store = open_study(config, RunPaths(tmp_path / "run"))
+    measured = []
+
+    def measure(params: Any) -> dict[str, float]:
+        measured.append(params)
+        return {"latency_ms": 1.0}
+
+    known = Proposals(store, config.search_space, seed=0)
+    first = known.next()
+    assert first is not None
+    proposals = Proposals(store, config.search_space, seed=0, measure=measure, limits={"latency_ms": 3})
+    proposals.know(first)
+    store.study.enqueue_trial(dict(first.params))  # which is refused, so that another is drawn from all combinations
+    assert proposals.next() is not None
+    assert len(measured) == 1
+
+
 def test_a_search_in_which_nothing_can_keep_to_them_is_refused(tmp_path: Path) -> None:
     archs = {"arch": {"type": "categorical", "values": ["small_cnn", "resnet10t"]}, "input_size": 32, "lr": 0.01}
     config = load_search(write_space(tmp_path, space=archs, limits={"num_params": 1e5}))
@@ -121,3 +141,15 @@ def test_batches_are_split_over_the_workers_of_their_own_architecture(tmp_path: 
     with pytest.raises(ConfigError, match=r"batch_size: 2 images cannot be split over resources.workers: 4"):
         check_search(load_search(write_space(tmp_path, **sections)))
     check_search(load_search(write_space(tmp_path, **sections, forbid=[{"arch": "resnet10t", "batch_size": 2}])))
+    sections["space"] = {**sections["space"], "batch_size": {**sizes, "when": {"arch": "small_cnn"}}}
+    check_search(load_search(write_space(tmp_path, **sections)))
+
+
+def test_limits_are_not_asked_of_forbidden_architectures(tmp_path: Path) -> None:
+    archs = {"type": "categorical", "values": ["small_cnn", "torchvision/vit_b_16"]}
+    sections = {
+        "space": {"arch": archs, "input_size": 50, "lr": 0.01},  # which no patches of the ViT divide
+        "limits": {"num_params": 1e9},
+        "forbid": [{"arch": "torchvision/vit_b_16"}],
+    }
+    check_search(load_search(write_space(tmp_path, **sections)))
