@@ -16,6 +16,7 @@ from trainables.cnn import CNN
 from trainables.errors import ModelError, first_line
 from trainables.hyperparameters import Hyperparameters
 from trainables.keras_names import known_names as keras_names
+from trainables.memory import is_out_of_memory
 from trainables.nearest import nearest
 from trainables.small_cnn import SmallCNN
 from trainables.weights import (
@@ -121,6 +122,8 @@ def shapes_fit(arch: str, *, image_size: int, in_chans: int) -> Iterator[None]:
     try:
         yield
     except _SHAPE_ERRORS as error:
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):  # of the device, not of the network
+            raise
         raise _unfit(arch, image_size, in_chans, error) from error
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainables.batches import Batch
-from trainables.errors import OutOfMemoryError
+from trainables.errors import OutOfMemoryError, first_line
 from trainables.losses import Loss
 from trainables.memory import fewest_parts, is_out_of_memory, memory_is_limited, release_memory
 from trainables.metric_names import LabelKind
@@ -51,6 +51,7 @@ class Stepper:
 
     def __post_init__(self) -> None:
         self.train_preprocess = self.preprocess
+        self._last_shortage = ""
         self._guarded = memory_is_limited(self.runtime.device)
 
     def step(self, batch: Batch) -> Tensor:
@@ -119,6 +120,7 @@ class Stepper:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            self._last_shortage = first_line(error)
         return None
 
     def _forward_backward(self, batch: Batch, *, micro_batch_size: int) -> Tensor:
@@ -161,7 +163,7 @@ class Stepper:
     def _no_image_fits(self) -> OutOfMemoryError:
         return OutOfMemoryError(
             f"arch: not even one image at a time fits into the memory of {self.runtime.device}; use a smaller "
-            "architecture, a smaller input_size, precision: bf16, or a larger device"
+            f"architecture, a smaller input_size, precision: bf16, or a larger device ({self._last_shortage})"
         )
 
 

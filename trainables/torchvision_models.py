@@ -25,7 +25,7 @@ _AUXILIARY_HEADS = ("AuxLogits.fc", "aux1.fc2", "aux2.fc2")
 # Smallest side in pixels at which the auxiliary heads can be computed. Inception v3's is a 5x5 convolution on features
 # pooled to 5x5, which take 299 pixels; GoogLeNet pools to 4x4 whatever the size.
 _AUXILIARY_FROM_SIZE = {"inception_v3": 299, "googlenet": 1}
-_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_WEIGHTS_ONLY, _NOT_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
@@ -94,14 +94,13 @@ def published_weights(name: str) -> State:
 @contextmanager
 def _tensors_only() -> Iterator[None]:
     """Has torch.load run no code of a pickle; torchvision, which calls it, cannot be told."""
-    before = os.environ.get(_WEIGHTS_ONLY)
+    before = {name: os.environ.pop(name) for name in (_WEIGHTS_ONLY, _NOT_WEIGHTS_ONLY) if name in os.environ}
     os.environ[_WEIGHTS_ONLY] = "1"
     try:
         yield
     finally:
         del os.environ[_WEIGHTS_ONLY]
-        if before is not None:
-            os.environ[_WEIGHTS_ONLY] = before
+        os.environ.update(before)
 
 
 def adaptable(model: nn.Module) -> Adaptable:

@@ -23,6 +23,7 @@ from trainables.models import (
     check_model,
     count_parameters,
     input_spec,
+    shapes_fit,
     split_outputs,
 )
 from trainables.torchvision_models import published_weights
@@ -383,6 +384,7 @@ def test_published_weights_run_no_code(tmp_path: Path, monkeypatch: pytest.Monke
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # as some have it; torch.load refuses it with the other
     cached = tmp_path / "hub" / "checkpoints" / SqueezeNet1_1_Weights.DEFAULT.url.rsplit("/", 1)[1]
     cached.parent.mkdir(parents=True)
     state = squeezenet1_1().state_dict()
@@ -400,3 +402,11 @@ def test_published_weights_run_no_code(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ModelError, match=f"torchvision/squeezenet1_1: {cached} holds more than tensors"):
         published_weights("squeezenet1_1")
     assert not marker.exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("illegal")])
+def test_what_a_device_lacks_is_not_said_of_the_network(error: RuntimeError) -> None:
+    with pytest.raises(type(error)), shapes_fit("resnet18", image_size=32, in_chans=3):
+        raise error
