@@ -16,7 +16,7 @@ from search.results import RunPaths, write_text
 from trainables.config import DataConfig
 from trainables.data import load_data
 from trainables.errors import ConfigError, DataError, VistuneError
-from trainables.mirrors import shown
+from trainables.mirrors import require_private, shown
 from trainables.object_store import read_shared, remove, size_of
 
 # Starting a worker process on a node takes seconds, unpacking the working directory there may take some more.
@@ -55,7 +55,10 @@ def answer_in(folder: str, token: str, node: str) -> str | None:
     """On a node: reads the driver's token in a folder and leaves an answer beside it; else says why not."""
     probe = Path(folder)
     try:
+        require_private(probe)
         found = read_shared(probe / "driver")
+    except ConfigError as error:
+        return f"has no safe place for its copy ({error})"
     except OSError as error:
         return f"does not see it ({error.strerror or error})"
     if found != token:

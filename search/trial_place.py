@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from search.report_source import read_json
 from search.results import RunPaths
 from trainables.errors import ConfigError, DataError
-from trainables.mirrors import shown
+from trainables.mirrors import require_private, shown
 from trainables.object_store import size_of
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ def require_place(task: TrialTask) -> None:
 
     Raises:
         UnfitNodeError: naming this node.
+        ConfigError: if others may write where it keeps its copy of a run that is in a store.
     """
     from trainables.config import TrialConfig
     from trainables.trial_state import load_task
 
     node = socket.gethostname()
     paths = RunPaths(Path(task.trial_dir).parents[1])
+    require_private(paths.root)
     if size_of(paths.environment) is None:
         raise UnfitNodeError(
             f"{shown(paths.root)}: node {node} does not see the run's folder; mount it "

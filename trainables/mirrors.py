@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -28,6 +29,7 @@ _GCS_RETRIES = timedelta(minutes=1)  # by default it tries for a quarter of an h
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html, and Google's allow underscores.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _FOLDER = "vistune-mirrors"
+_OWN = "vistune-"
 _VARIABLE = "VISTUNE_MIRRORS"
 
 
@@ -99,12 +101,28 @@ def mirrors() -> Path:
     """
     if os.environ.get(_VARIABLE):
         return Path(os.environ[_VARIABLE]) / _FOLDER
-    own = Path(tempfile.gettempdir()) / f"vistune-{os.getuid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
+    own = Path(tempfile.gettempdir()) / f"{_OWN}{os.getuid()}"
+    _make_private(own)
+    return own / _FOLDER
+
+
+def require_private(path: Path) -> None:
+    """Makes the folder that a copy lies in, on a node to which only its path was told, for this user alone.
+
+    Raises:
+        ConfigError: if it is there, and others may write there.
+    """
+    own, is_copy, _ = str(path).partition(f"{os.sep}{_FOLDER}{os.sep}")
+    if is_copy and own.startswith(f"{tempfile.gettempdir()}{os.sep}{_OWN}"):
+        _make_private(Path(own))
+
+
+def _make_private(own: Path) -> None:
+    with suppress(FileExistsError):
+        own.mkdir(mode=0o700)
     found = own.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise ConfigError(f"{own}: others may write there; remove it, or give a folder of your own with ${_VARIABLE}")
-    return own / _FOLDER
 
 
 def mirror_of(path: Path) -> Mirror | None:

@@ -29,7 +29,7 @@ from search.storage import find_run
 from tests.object_server import BUCKET, object_server
 from tests.search.cli import TIMEOUT_S, finish, start, summary_of, trials_of, wait_until, write_space
 from trainables.errors import ConfigError
-from trainables.mirrors import local_path
+from trainables.mirrors import local_path, require_private
 from trainables.object_store import fetch, publish, remove, size_of
 
 URI = f"s3://{BUCKET}/team/runs"
@@ -274,6 +274,13 @@ def test_copies_lie_in_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ConfigError, match=r"others may write there; remove it, or give .* \$VISTUNE_MIRRORS"):
         local_path("s3://bucket/runs")
     own.rmdir()
+    require_private(own / "vistune-mirrors" / "s3" / "bucket" / "run")  # as on a node that hears of the path only
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    own.rmdir()
+    own.touch()
+    with pytest.raises(ConfigError, match="others may write there"):
+        require_private(own / "vistune-mirrors" / "s3" / "bucket" / "run")
+    own.unlink()
     own.symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="others may write there"):
         local_path("s3://bucket/runs")
