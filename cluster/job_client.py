@@ -11,7 +11,6 @@ from ray.job_submission import JobSubmissionClient
 TIMEOUT_S = (15.0, 120.0)
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_NO_PROXIES = {"http": None, "https": None}
 
 
 class JobClient(JobSubmissionClient):  # type: ignore[misc]  # Ray tells no types
@@ -19,5 +18,9 @@ class JobClient(JobSubmissionClient):  # type: ignore[misc]  # Ray tells no type
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         # A proxy is no way to this very machine, where a tunnel ends, and is to see no token.
-        direct = {"proxies": _NO_PROXIES} if urlsplit(self._address).hostname in _LOOPBACK else {}
+        direct = (
+            {"proxies": dict.fromkeys(("http", "https", "all"))}
+            if urlsplit(self._address).hostname in _LOOPBACK
+            else {}
+        )
         return super()._do_request(method, endpoint, **{"timeout": TIMEOUT_S, **direct, **options})

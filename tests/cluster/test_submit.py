@@ -50,7 +50,8 @@ def submit(
 def test_sent_left_followed_stopped_resumed_and_fetched(head: Head, folder: Path) -> None:
     def ask(*arguments: str | Path, address: str = head.address, out: IO[str] | None = None) -> subprocess.Popen[str]:
         environment = {key: value for key, value in head.environment().items() if key != "PYTHONPATH"}
-        environment["HTTP_PROXY"] = "http://127.0.0.1:9"  # where nobody listens; it is no way to this machine
+        for proxy in ("HTTP_PROXY", "ALL_PROXY"):
+            environment[proxy] = "http://127.0.0.1:9"  # where nobody listens; it is no way to this machine
         return submit(*arguments, folder=folder, environment=environment, address=address, out=out)
 
     there, here = head.home / "vistune" / "results" / "far", folder / "results" / "far"
