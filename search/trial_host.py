@@ -6,6 +6,7 @@ trial, forwards the reports, and takes Tune's decisions back. So search, schedul
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -29,6 +30,8 @@ from search.trial_place import require_place
 from trainables.config import TrialConfig
 from trainables.fused import Candidate, Outcome, train_fused
 from trainables.runtime import LocalRuntime, MetricValue, StopTrial
+
+_log = logging.getLogger(__name__)
 
 # How often a trial that has no slot yet asks again.
 _ASK_EVERY_S = 0.05
@@ -124,8 +127,12 @@ class TrialHost:
     def _on_end(self, outcome: Outcome) -> None:
         runtime = outcome.candidate.runtime
         assert isinstance(runtime, _HostedRuntime)
+        breaks = outcome.error is not None and breaks_the_process(outcome.error)
+        if breaks and len(self._desks) > 1:  # whose fault it was is not known: all lose their worker, and go on
+            _log.error("%d trials lose their process", len(self._desks), exc_info=outcome.error)
+            os._exit(1)
         runtime.desk.messages.put(outcome.error)
-        if outcome.error is not None and breaks_the_process(outcome.error):
+        if breaks:
             self._wait_until_heard(runtime.desk)
             os._exit(1)
 
