@@ -125,7 +125,7 @@ def test_long_lists_are_cut(base: Path) -> None:
         ("file,label\nx,a\n", {}, "no column path in the header, found file, label; name the columns"),
         ("path;label\nx;a\n", {}, "the columns are separated by semicolons, expected commas; save the table so"),
         ("path\tlabel\nx\ta\n", {}, "the columns are separated by tabs, expected commas"),
-        ("path|label\nx|a\n", {}, "no column path, label in the header, found path\|label"),
+        ("path|label\nx|a\n", {}, "no column path, label in the header, found path|label"),
         ("", {}, "no column path, label in the header, found nothing"),
         ("path,label,label\n", {}, "the header has label more than once"),
         ("path,label\n", {}, "the table has no rows"),
