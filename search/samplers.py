@@ -14,7 +14,6 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import (
     BaseSampler,
-    CmaEsSampler,
     GPSampler,
     NSGAIIISampler,
     NSGAIISampler,
@@ -26,6 +25,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.algorithm_config import SamplerConfig, SamplerName
+from search.cmaes_sampler import WarmCmaEs
 from search.curve_gp_sampler import CurveGpSampler
 from search.curve_sampler import CurveSampler
 from search.forest_sampler import ForestSampler
@@ -35,13 +35,9 @@ from search.sampler_views import (
     FinishedTrials,
     NewlyEnded,
     ProposesWholeSpace,
-    complete_part,
     distributions_of,
 )
 from search.space import Space
-
-# The best tenth of as many trials of earlier runs is a trial.
-_WARM_START = 10
 
 
 def build_sampler(
@@ -133,28 +129,6 @@ class WholeSpaceQmc(ProposesWholeSpace, QMCSampler):
     def __init__(self, space: Space, *, seed: int) -> None:
         super().__init__(scramble=True, seed=seed, warn_independent_sampling=False)
         self._whole = distributions_of(space)
-
-
-class WarmCmaEs(CmaEsSampler):
-    """CMA-ES that begins where the best tenth of the trials of earlier runs lies, or else in the middle of the space.
-
-    Optuna's takes them only where they have the very parameters that it searches; here they are reduced to these.
-
-    Source: WS-CMA-ES, arXiv:2012.06932.
-    """
-
-    def __init__(self, earlier: Sequence[FrozenTrial], *, seed: int, startup_trials: int) -> None:
-        super().__init__(seed=seed, n_startup_trials=startup_trials, warn_independent_sampling=False)
-        self._earlier = earlier
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        fitting = [
-            complete_part(each, search_space) for each in self._earlier if search_space.keys() <= each.params.keys()
-        ]
-        self._source_trials = fitting if len(fitting) >= _WARM_START else None
-        return super().sample_relative(study, trial, search_space)
 
 
 class GridSampler(ProposesWholeSpace):
