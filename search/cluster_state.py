@@ -14,11 +14,11 @@ from typing import Any
 import ray
 import yaml
 from ray._private.state import state as ray_state
-from ray.autoscaler.sdk import request_resources
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 
 from search.cluster_nodes import Cluster, NodeType, check_fits, worker_resources
+from search.node_requests import want_nodes
 from search.resources_config import ResourcesConfig
 from trainables.errors import ConfigError
 
@@ -96,7 +96,7 @@ def _node_types(monitor_pid: int | None) -> list[NodeType]:
 class ClusterWatch:
     """Follows a cluster while it grows and shrinks, asks an autoscaler for nodes, and says what it waits for.
 
-    Ray is asked at most every `EVERY_S` seconds.
+    Ray is asked at most every `EVERY_S` seconds; an autoscaler is told anew after `REPEATED_S` seconds.
 
     Args:
         sizes: numbers of workers that a trial may have.
@@ -105,6 +105,7 @@ class ClusterWatch:
     """
 
     EVERY_S = 2.0
+    REPEATED_S = 60.0
 
     def __init__(
         self,
@@ -123,6 +124,7 @@ class ClusterWatch:
         self._slots = 0
         self._waits_for: str | None = None
         self._requested = 0
+        self._requested_at = 0.0
 
     def slots(self) -> int:
         """How many workers the cluster holds."""
@@ -133,7 +135,7 @@ class ClusterWatch:
     def close(self) -> None:
         """Lets an autoscaler take back what was asked for."""
         if self._requested:
-            request_resources(bundles=[])
+            want_nodes(self._needs, 0)
 
     def _read(self) -> None:
         cluster = read_cluster()
@@ -165,9 +167,10 @@ class ClusterWatch:
 
     def _request(self, workers: int) -> None:
         # An autoscaler sees what waits in Ray, which is one trial at a time: it would add node after node.
-        if workers != self._requested:
-            request_resources(bundles=[dict(self._needs)] * workers)
-            self._requested = workers
+        now = time.monotonic()
+        if workers != self._requested or (workers and now - self._requested_at > self.REPEATED_S):
+            want_nodes(self._needs, workers)
+            self._requested, self._requested_at = workers, now
 
 
 def _lacking(resources: ResourcesConfig, sizes: Sequence[int], cluster: Cluster) -> str | None:
