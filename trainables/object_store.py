@@ -152,7 +152,7 @@ def has_bucket(mirror: Mirror) -> bool:
     from pyarrow import fs
 
     try:
-        found: Any = mirror.store.get_file_info(mirror.bucket)
+        found: Any = mirror.first_asked.get_file_info(mirror.bucket)
     except OSError as error:
         if any(word in str(error) for word in ("ACCESS_DENIED", "403", "PERMISSION_DENIED")):
             return True

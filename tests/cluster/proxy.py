@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 
 
 class Proxy:
-    """Passes on what comes to its port; `cut` ends every connection of the moment."""
+    """Passes on what comes to its port, unless it is `down`; `cut` ends every connection of the moment."""
 
     def __init__(self, port: int) -> None:
+        self.down = False
         self._target = port
         self._open: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -36,6 +37,9 @@ class Proxy:
         with suppress(OSError):  # closed
             while True:
                 one, _ = self._server.accept()
+                if self.down:
+                    one.close()
+                    continue
                 other = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [one, other]
                 for source, sink in ((one, other), (other, one)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 from pyarrow.fs import FileInfo, FileType
 
+from tests.cluster.proxy import way_to
 from tests.object_server import BUCKET, gcs_server, object_server
 from trainables.atomic_files import write_beside
 from trainables.checkpoint import Attempt, TrialFiles, newest_epoch, save_checkpoint
@@ -225,3 +228,29 @@ def test_what_cannot_be_used_is_said_without_secrets(uri: str, told: str) -> Non
     with pytest.raises(ConfigError, match=told) as caught:
         local_path(uri)
     assert "secret@" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_out_of_reach_for_half_a_minute_is_waited_for(
+    one: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "AWS_ENDPOINT_URL"
+    if name not in store.environment:
+        pytest.skip("Google's client waits by the clock, which was there before")
+    before, _, port = store.environment[name].rpartition(":")
+    with way_to(int(port)) as proxy, monkeypatch.context() as patch:
+        patch.setenv(name, f"{before}:{proxy.port}")
+        publish(write_one(one / "first"))
+        proxy.down = True
+        proxy.cut()
+        threading.Timer(30.0, setattr, (proxy, "down", False)).start()
+        started = time.monotonic()
+        publish(write_one(one / "second"))
+        assert time.monotonic() - started > 20.0, "it was not out of reach"
+    assert size_of(one / "second") is not None
+
+
+def write_one(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    return path
