@@ -43,11 +43,12 @@ def wanted(root: Path) -> list[Path]:
         if here == Path("logs"):
             folders[:] = [name for name in folders if name != "tune"]
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [here / name for name in names if _is_wanted(here / name) and not (root / here / name).is_symlink()]
+        found += [here / name for name in names if is_wanted(here / name) and not (root / here / name).is_symlink()]
     return sorted(found)
 
 
-def _is_wanted(file: Path) -> bool:
+def is_wanted(file: Path) -> bool:
+    """Whether a file of a run is sent, by its path below the run's folder."""
     if file.name.startswith("."):
         return False
     if file.parts[0] not in ("trials", "final"):

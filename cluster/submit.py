@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cluster.jobs import Cluster, Job
 
 SUCCESS, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+_OWN_STATUSES = (SUCCESS, FAILED, UNUSABLE, INTERRUPTED)
 
 _EXAMPLES = """examples:
   python -m cluster.submit spaces/small_dataset.yaml --address http://HEAD:8265 --name first
@@ -183,9 +184,11 @@ def _follow(options: argparse.Namespace, console: Console, cluster: Cluster, job
     except VistuneError:
         _describe_ways(console, cluster, job.run)
         raise
-    if job.status == "FAILED" and job.exit_code is None:
-        print(f"{job.id}: {job.message.strip()}", file=sys.stderr)
     status = job.exit_code
+    if job.status == "FAILED" and status not in _OWN_STATUSES:
+        told = job.message.strip() if status is None else f"its process was killed (status {status})"
+        print(f"{job.id}: {told}; what had ended is kept: {_resume_command(cluster, job)}", file=sys.stderr)
+        status = FAILED
     if status is None:
         status = {"SUCCEEDED": SUCCESS, "STOPPED": INTERRUPTED}.get(job.status, FAILED)
     if job.run is not None and status != UNUSABLE and not options.no_fetch:
@@ -196,9 +199,12 @@ def _follow(options: argparse.Namespace, console: Console, cluster: Cluster, job
             print(f"the results could not be fetched: {error}\nonce that is seen to: {again}", file=sys.stderr)
             return status or FAILED
     if status == INTERRUPTED:
-        again = f"python -m cluster.submit --resume {job.run} --address {cluster.shown}"
-        console.print(f"[dim]go on    [/dim]  {again}", soft_wrap=True)
+        console.print(f"[dim]go on    [/dim]  {_resume_command(cluster, job)}", soft_wrap=True)
     return status
+
+
+def _resume_command(cluster: Cluster, job: Job) -> str:
+    return f"python -m cluster.submit --resume {job.run} --address {cluster.shown}"
 
 
 def _fetch_only(options: argparse.Namespace, console: Console) -> int:

@@ -103,6 +103,18 @@ def test_sent_left_followed_stopped_resumed_and_fetched(head: Head, folder: Path
     assert not [path for path in written if path.is_file() and token.encode() in path.read_bytes()]
 
 
+def test_a_search_that_is_killed_is_said_to_be_and_what_it_had_found_is_fetched(head: Head, folder: Path) -> None:
+    there = head.home / "vistune" / "results" / "killed"
+    environment = head.environment()
+    follower = submit("space.yaml", "--name", "killed", folder=folder, environment=environment, address=head.address)
+    wait_until(lambda: any(trial.intermediate_values for trial in trials_of(there)))
+    subprocess.run(["pkill", "-KILL", "-f", "search[.]run .*--name killed"], check=True)
+    status, _, err = finish(follower)
+    assert status == 1
+    assert "its process was killed (status -9); what had ended is kept: python -m cluster.submit --resume killed" in err
+    assert (folder / "results" / "killed" / "study.log").is_file()
+
+
 @pytest.mark.parametrize("token", ["missing", "wrong"])
 def test_without_the_token_one_is_told_how_to_get_it(head: Head, folder: Path, token: str, tmp_path: Path) -> None:
     environment = plain_environment(tmp_path)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from cluster.archive import wanted
 from search import mirrored_run
 from search.list import main as list_runs
 from search.mirrored_run import followed, is_driven
@@ -252,6 +253,11 @@ def test_begun_on_one_machine_ended_on_another_and_used_on_a_third(
     later = command("search.run", write_space(tmp_path / "later", start_from=start_from), "--dry-run", "--quick")
     assert later.returncode == 2 and f"no such run, found {URI}/second" in later.stderr, later.stderr
     assert "start_from.0" not in later.stderr
+    packed = command("cluster.pack", "first", "--storage-path", URI)
+    assert packed.returncode == 0, packed.stderr
+    sent = {path.parts[0] for path in wanted(run)}
+    assert {"trials", "final"} <= sent, "curves and retrainings come along, although no copy of them was here"
+    assert not any(path.suffix == ".safetensors" for path in (run / "trials").rglob("*"))
     exported = command("search.export", "first", "--storage-path", URI, "--output", tmp_path / "model")
     assert exported.returncode == 0, exported.stdout + exported.stderr
     assert (tmp_path / "model" / "model.onnx").is_file()
