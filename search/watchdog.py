@@ -73,11 +73,14 @@ class Watchdog(Callback):  # type: ignore[misc]
         watched = self._watched.get(trial.trial_id)
         if watched is None:
             return
-        watched.since = time.monotonic()
+        now = time.monotonic()
         if FAILURE not in result and "train_s" in result:
             epoch_s = float(result["train_s"]) + float(result.get("val_s", 0.0))
-            watched.longest_s = max(epoch_s, watched.longest_s or 0.0)
-            self._longest_s = max(epoch_s, self._longest_s)
+            # Where trials share a device, an epoch is told as its share of the time, and all of them take their turns.
+            between_s = 0.0 if watched.longest_s is None else now - watched.since
+            watched.longest_s = max(epoch_s, between_s, watched.longest_s or 0.0)
+            self._longest_s = max(watched.longest_s, self._longest_s)
+        watched.since = now
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         del iteration, trials, info

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from search.resources_config import ResourcesConfig
@@ -28,3 +32,16 @@ def test_the_limit_follows_from_the_epochs(
     watchdog = Watchdog(FullScheduler(metric="val_top1"), ResourcesConfig(hang_timeout=hang_timeout))
     watchdog._longest_s = longest_epoch_s
     assert watchdog._limit_of(_Watched(trial=None, since=0.0, longest_s=own_epoch_s)) == limit_s
+
+
+def test_trials_that_take_turns_may_be_silent_for_as_long_as_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of trials that share a device each tells its share of the time, which is much less than a round of all."""
+    watchdog = Watchdog(FullScheduler(metric="val_top1"), ResourcesConfig())
+    trial: Any = SimpleNamespace(trial_id="a")
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    watchdog.on_trial_start(0, [], trial)
+    for _ in range(3):
+        now += HOUR
+        watchdog.on_trial_result(0, [], trial, {"train_s": 30.0, "val_s": 5.0})
+    assert watchdog._limit_of(watchdog._watched["a"]) == 20 * HOUR
