@@ -41,9 +41,9 @@ class Batch:
     global_size: int
 
     def micro_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and targets, at most `size` at a time."""
-        for start in range(0, len(self.images), size):
-            yield self.images[start : start + size], self.targets[start : start + size]
+        """Images and targets, at most `size` at a time; none much smaller than others, for the sake of BatchNorm."""
+        num_parts = -(-len(self.images) // size)
+        yield from zip(self.images.tensor_split(num_parts), self.targets.tensor_split(num_parts), strict=True)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,12 @@ class TrainBatches:
         """Most images of a batch that this rank may get."""
         return -(-self._batch_size // self._runtime.world_size)
 
+    @property
+    def read_together(self) -> int:
+        """How many batches are read and augmented at a time, when the first of them is asked for."""
+        num_images = min(_IMAGES_TOGETHER, _VALUES_TOGETHER // int(np.prod(self._data.shape[1:])))
+        return max(1, num_images // self._batch_size)
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0."""
         self._augment.start_epoch(epoch)
@@ -114,10 +120,8 @@ class TrainBatches:
         return _Share(self._slots(step, mixed=mix is not None), mix)
 
     def _augmented_together(self, shares: Sequence[_Share]) -> Iterator[Sequence[_Share]]:
-        num_images = min(_IMAGES_TOGETHER, _VALUES_TOGETHER // int(np.prod(self._data.shape[1:])))
-        num_batches = max(1, num_images // self._batch_size)
-        for start in range(0, len(shares), num_batches):
-            yield shares[start : start + num_batches]
+        for start in range(0, len(shares), self.read_together):
+            yield shares[start : start + self.read_together]
 
     def _slots(self, step: int, *, mixed: bool) -> np.ndarray:
         """Places in the epoch's order of this rank's share; where it is mixed on several ranks, its partners follow.

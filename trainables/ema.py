@@ -48,12 +48,22 @@ class Ema:
     def update(self, model: nn.Module) -> None:
         """Moves the average towards the model as it now is."""
         done = self.num_updates
+        current = dict(model.named_buffers()) if self._constants else {}
+        for name in self._constants:
+            self._have_shape_of(current[name], name)
         self._approach.weight = 1.0 - min(self._decay, (1 + done) / (10 + done))
         self._averaged.update_parameters(model)
         if self._constants:  # an attention mask of -inf would have been averaged to NaN
-            current, averaged = dict(model.named_buffers()), dict(self.module.named_buffers())
+            averaged = dict(self.module.named_buffers())
             for name in self._constants:
                 averaged[name].copy_(current[name])
+
+    def _have_shape_of(self, buffer: Tensor, name: str) -> None:
+        """Some networks (timm's ConViT) work out a constant when they see the first image, or one of another size."""
+        owner, _, own_name = name.rpartition(".")
+        module = self.module.get_submodule(owner)
+        if module.get_buffer(own_name).shape != buffer.shape:
+            setattr(module, own_name, buffer.clone())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that continuing exactly needs: tensors only."""

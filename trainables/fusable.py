@@ -143,7 +143,8 @@ def _pass_alone(model: nn.Module, images: Tensor, *, seed: int) -> _Found:
     with torch.no_grad():
         found["scores in evaluation"] = model.eval()(images)
         for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
+            if buffer.shape == buffers[name].shape:  # else a constant that the network worked out from the images' size
+                buffer.copy_(buffers[name])
     return found
 
 

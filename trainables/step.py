@@ -155,7 +155,8 @@ class Stepper:
         buffers, cpu, cuda = before
         with torch.no_grad():
             for buffer, value in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(value)
+                if buffer.shape == value.shape:  # else a constant that the network worked out from the images' size
+                    buffer.copy_(value)
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state(cuda, self.runtime.device)

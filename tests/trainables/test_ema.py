@@ -7,6 +7,7 @@ import io
 import weakref
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -116,6 +117,16 @@ def test_is_a_model_to_evaluate() -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert not torch.equal(ema.module(images), model.eval()(images))
+
+
+def test_constants_that_come_with_the_first_images_are_taken_over() -> None:
+    model = timm.create_model("convit_tiny", img_size=32, patch_size=8, num_classes=3)
+    ema = Ema(model, decay=0.9)  # before the network has seen an image
+    with torch.no_grad():
+        model(torch.randn(2, 3, 32, 32))
+    ema.update(model)
+    found, expected = (each.blocks[0].attn.rel_indices for each in (ema.module, model))
+    assert torch.equal(found, expected) and expected.abs().sum() > 0
 
 
 def test_is_freed_with_its_trial() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.trainables.group import RETURN_FREED_MEMORY, curve_of, train_on
+from trainables.batches import Batch
 from trainables.config import DataConfig, TrialConfig
 from trainables.memory import fewest_parts, is_out_of_memory, memory_is_limited
 from trainables.runtime import LocalRuntime
@@ -138,6 +139,21 @@ class SecondOfTwo(LocalRuntime):
         told = values + (values.ndim == 0 and self.failures > 0)
         self.failures -= values.ndim == 0
         return told
+
+
+def test_micro_batches_are_of_like_size() -> None:
+    batch = Batch(torch.zeros(10, 3, 8, 8), torch.zeros(10, dtype=torch.int64), global_size=10)
+    sizes = [(len(images), len(targets)) for images, targets in batch.micro_batches(3)]
+    assert sizes == [(3, 3), (3, 3), (2, 2), (2, 2)], "of a single image BatchNorm would take no statistics"
+
+
+def test_constants_that_come_with_the_first_images_outlast_the_search_for_a_micro_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainables.step.memory_is_limited", lambda _: True)
+    trial = start_trial(config(arch="convit_tiny", input_size=32, batch_size=4), LocalRuntime(num_threads=1))
+    relative = trial.model.get_submodule("blocks.0.attn").get_buffer("rel_indices")
+    assert relative.numel() > 3 and relative.abs().sum() > 0
 
 
 def test_ranks_with_shares_of_two_sizes_lower_their_micro_batches_alike() -> None:
