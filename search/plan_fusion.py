@@ -132,7 +132,9 @@ def _measure(config: SearchConfig, trial: TrialConfig) -> Gain:
 def _time_fused_steps(fused: FusedTrials) -> float:
     """Seconds of a step of all trials together, reading and augmentation included."""
     fused.train_epoch(steps=1)
-    steps = min(_STEPS, fused.trials[0].train_batches.num_steps(0))
+    batches = fused.trials[0].train_batches
+    whole = -(-_STEPS // batches.read_together) * batches.read_together  # with the first of some all are read
+    steps = min(whole, batches.num_steps(0))
     started = time.perf_counter()
     fused.train_epoch(steps=steps)
     return (time.perf_counter() - started) / steps
