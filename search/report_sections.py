@@ -106,10 +106,12 @@ def time_section(source: ReportSource) -> Html:
     inside = sum(end - start for start, end in source.times.values())
     waiting = inside - sum(record.train_s for record in spent if record.number in source.times)
     resumed = bool(source.environment.get("resumed"))
+    fused = bool(source.config.resources.fused)
     if source.times and waiting > 0 and not resumed:
         rows.append(
             [
-                "in trials, but neither, summed over trials: waiting for a worker, starting, building, saving",
+                f"in trials, but neither, summed over trials: waiting for {'their turn' if fused else 'a worker'}, "
+                "starting, building, saving",
                 duration(waiting),
                 "",
             ]
@@ -117,7 +119,9 @@ def time_section(source: ReportSource) -> Html:
     elapsed = source.summary.get("elapsed_s")
     if elapsed:
         rows.append(["from the first trial to the last, by the clock", duration(elapsed), ""])
-        rows.append(["trials at work at a time, on average", f"{total / elapsed:.2f}", ""])
+        # Of trials that are trained together each takes its share of their device's time.
+        what = "devices at work" if fused else "trials at work at a time"
+        rows.append([f"{what}, on average", f"{total / elapsed:.2f}", ""])
     bar = tag(
         "div",
         *(

@@ -154,6 +154,7 @@ class _Slot:
             )
             for past in range(len(history)):
                 self._report(history[past], history[: past + 1])
+            candidate.runtime.settle()  # before the next epoch: the last of them may be where it is stopped
 
     def close(self) -> None:
         """Ends the trial's log."""

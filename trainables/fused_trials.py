@@ -91,11 +91,13 @@ class FusedTrials:
                 if trial.ema is not None:
                     trial.ema.update(trial.model)
         self._optimizer.sync()
-        totals, seconds = sums.tolist(), (time.perf_counter() - started) / len(self.trials)
-        return [
+        totals, seconds = sums.tolist(), time.perf_counter() - started
+        found = [
             epoch_metrics(trial, own, epoch=epoch, seconds=seconds)
             for trial, own, epoch in zip(self.trials, totals, epochs, strict=True)
         ]
+        share_s = seconds / len(self.trials)  # of the device's time
+        return [metrics | {"train_s": share_s} for metrics in found]
 
     def validate(self) -> list[EpochMetrics]:
         """What `validate` returns of each trial; those with averaged weights are validated one by one."""

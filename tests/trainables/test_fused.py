@@ -125,6 +125,26 @@ def test_slots_are_stopped_and_refilled_individually() -> None:
             assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)
 
 
+def test_a_stop_that_was_not_heard_of_comes_before_the_next_epoch(tmp_path: Path) -> None:
+    class Decided(Stopping):
+        def settle(self) -> None:
+            if self.reported:
+                raise StopTrial
+
+    fuse([config(max_epochs=3)], [Stopping(after=2, trial_dir=tmp_path)])  # killed once it had saved two epochs
+    again = Decided(trial_dir=tmp_path)
+    fuse([config(max_epochs=3)], [again])
+    assert [each["epoch"] for each in again.reported] == [1, 2]
+
+
+def test_each_trial_takes_its_share_of_the_time() -> None:
+    runtimes = [LocalRuntime(num_threads=1) for _ in range(4)]
+    fuse([config(seed=seed, max_epochs=1) for seed in range(4)], runtimes)
+    (told,) = runtimes[0].reported
+    seconds = float(told["train_s"]) * 4  # by the clock
+    assert float(told["images_per_s"]) * seconds == pytest.approx(1_024)  # 16 batches of 64
+
+
 def test_failures_end_one_trial_only() -> None:
     configs = [config(seed=seed, cnn_norm="none") for seed in (1, 2)]
     configs.append(config(seed=3, cnn_norm="none", optimizer="sgd", lr=10.0, momentum=0.99, weight_decay=1.0))
