@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from search.cluster_nodes import Cluster, NodeType, check_fits, worker_resources
 from search.node_requests import want_nodes
+from search.redaction import redacted
 from search.resources_config import ResourcesConfig
 from trainables.errors import ConfigError
 
@@ -26,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 # Where an autoscaler says what it does. Without one Ray's monitor writes it too, each node then being its own type.
 _STATUS = "__autoscaling_status"
+# To connect, where a firewall swallows what is sent.
+_ANSWER_S = 10.0
 _NODE = re.compile(r"Node Id: ([0-9a-f]{8,})")
 _OWN_TYPE = re.compile(r"(node|local)_[0-9a-f]+")
 
@@ -52,6 +56,33 @@ def have_left(nodes: Iterable[str]) -> bool:
 def was_taken_back(text: str) -> bool:
     """Whether an error of Ray names a node that had been told to leave."""
     return have_left(_NODE.findall(text))
+
+
+def require_answer(address: str) -> None:
+    """Refuses the address of a head at which nothing listens: Ray itself would try for minutes.
+
+    Args:
+        address: HOST:PORT, or what else Ray knows, which is not looked at.
+
+    Raises:
+        ConfigError: naming the address.
+    """
+    scheme, _, place = address.rpartition("://")
+    if scheme in ("http", "https"):
+        raise ConfigError(
+            f"--address: {redacted(address)} is a job server's, to which python -m cluster.submit sends a search; "
+            "give HOST:PORT of a Ray head, most often port 6379"
+        )
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--address (or $RAY_ADDRESS): nothing answers at {redacted(address)} ({error}); start Ray there, or give "
+            "HOST:PORT of a Ray head"
+        ) from error
 
 
 def read_cluster() -> Cluster:

@@ -22,6 +22,7 @@ from typing import Any
 import ray
 
 from search.cluster_nodes import worker_resources
+from search.cluster_state import read_cluster
 from search.config import SearchConfig
 from search.halt import Halt
 from search.interruptions import interruption_of
@@ -162,7 +163,7 @@ class _Runner:
         ahead = deque(trials.items())
         waiting: dict[Any, tuple[tuple[int, int], TrialConfig]] = {}
         found: dict[tuple[int, int], Retrained] = {}
-        most = self._resources.max_concurrent_trials or len(trials)
+        most = self._resources.max_concurrent_trials or self._at_a_time(len(trials))
         while ahead or waiting:
             while ahead and len(waiting) < most:
                 key, trial = ahead.popleft()
@@ -183,6 +184,12 @@ class _Runner:
                     else:
                         self._note_failure(error, key)
         return [found[key] for key in trials if key in found]
+
+    def _at_a_time(self, count: int) -> int:
+        """Of groups no more than fit and one, for which a cluster may grow; what waits of them holds actors already."""
+        if not self._resources.has_groups:
+            return count
+        return read_cluster().slots(worker_resources(self._resources)) // 2 + 1
 
     def _start(self, key: tuple[int, int], trial: TrialConfig) -> Any:
         task = TrialTask(

@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 
 from search.clock import Clock, HaltStopper
 from search.cluster_nodes import check_fits, worker_resources
-from search.cluster_state import ClusterWatch, read_cluster
+from search.cluster_state import ClusterWatch, read_cluster, require_answer
 from search.config import SearchConfig
 from search.ended_trials import EndedTrials
 from search.halt import Halt
@@ -78,7 +78,7 @@ def start_ray(resources: ResourcesConfig, *, address: str | None) -> None:
     """Connects to the cluster at an address (or $RAY_ADDRESS), or starts Ray on this machine.
 
     Raises:
-        ConnectionError: if nothing answers at the address.
+        ConfigError: if nothing answers at the address.
     """
     os.environ.update(_RAY_ENVIRONMENT)
     os.environ.setdefault(_NICENESS, "5")
@@ -92,6 +92,7 @@ def start_ray(resources: ResourcesConfig, *, address: str | None) -> None:
                 object_store_memory=_OBJECT_STORE_BYTES,
             )
     else:
+        require_answer(address or os.environ["RAY_ADDRESS"])
         ray.init(address=address, log_to_driver=False)
 
 

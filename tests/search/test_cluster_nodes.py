@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import socket
 from typing import Any
 
 import pytest
 
 from search.cluster_nodes import Cluster, NodeType, check_fits, worker_resources
-from search.cluster_state import ClusterWatch
+from search.cluster_state import ClusterWatch, require_answer
 from search.resources_config import ResourcesConfig
 from trainables.errors import ConfigError
 
@@ -111,3 +112,15 @@ def test_a_cluster_that_may_grow_without_end_is_asked_to_double(trials_left: int
     resources = ResourcesConfig(gpus_per_worker=1)
     watch = ClusterWatch(resources, sizes=(1,), trials_left=lambda: trials_left, note=lambda _: None)
     assert watch._wanted(Cluster([CPU_HEAD], growth=[NodeType(GPU_NODE, most=None)])) == workers
+
+
+def test_an_address_at_which_nothing_answers_is_refused_at_once() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--address \(or \$RAY_ADDRESS\): nothing answers at ray://127.0.0.1:9 \(.*refused"
+    ):
+        require_answer("ray://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"http://\*\*\*@head:8265 is a job server's, .* cluster.submit"):
+        require_answer("http://me:pass@head:8265")
+    require_answer("auto")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        require_answer(f"127.0.0.1:{server.getsockname()[1]}")
