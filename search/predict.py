@@ -16,6 +16,8 @@ from trainables.errors import ConfigError, DataError, VistuneError, first_line
 if TYPE_CHECKING:
     import torch
 
+# Of a label that is taken for present.
+_PRESENT = 0.5
 BATCH = 64
 
 
@@ -28,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m search.predict", description=__doc__)
     parser.add_argument("run", help="the run's folder or name, for instance results/small_dataset-1")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them")
-    parser.add_argument("--top", type=_count, default=1, help="classes to print an image (default 1)")
+    parser.add_argument(
+        "--top",
+        type=_count,
+        help="classes to print an image (default 1, or all labels of 0.5 or more)",
+    )
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1...; by default a GPU where there is one")
     add_storage_path(parser)
     options = parser.parse_args(arguments)
@@ -44,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def classify(model_folder: Path, images: list[Path], *, top: int, device: str | None) -> int:
+def classify(model_folder: Path, images: list[Path], *, top: int | None, device: str | None) -> int:
     """Classifies image files with an exported model and prints a line an image and class."""
     import torch
 
@@ -81,11 +87,18 @@ def classify(model_folder: Path, images: list[Path], *, top: int, device: str | 
         batch = torch.stack(decoded).permute(0, 3, 1, 2).to(target)
         with torch.inference_mode():
             probabilities = class_probabilities(exported.model(exported.preprocess(batch)), kind=exported.kind)
-        best = probabilities.topk(min(top, len(exported.class_names)), dim=1)
-        for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
-            for value, index in zip(values, indices, strict=True):
-                writer.writerow([path, exported.class_names[index], f"{value:.4f}"])
+        for path, row in zip(paths, probabilities.tolist(), strict=True):
+            for index in _shown(row, kind=exported.kind, top=top):
+                writer.writerow([path, exported.class_names[index], f"{row[index]:.4f}"])
     return 1 if failed else 0
+
+
+def _shown(probabilities: Sequence[float], *, kind: str, top: int | None) -> list[int]:
+    """Classes to print, the most probable first; at least one, so that every image is there."""
+    order = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])
+    if top is None:
+        top = 1 if kind != "multilabel" else max(1, sum(each >= _PRESENT for each in probabilities))
+    return order[:top]
 
 
 def _count(given: str) -> int:
