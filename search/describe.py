@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from shlex import quote
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from search.config import SearchConfig
 from search.ledger import Status, TrialRecord, pareto_front, rank
 from search.lint import lint
 from search.progress import STATUS_NAMES, describe_params
+from search.redaction import redacted
 from search.report_pareto import shown_cost
 from search.resources_config import AUTO
 from search.restarts import Restarts
@@ -79,6 +81,7 @@ def check_visibly(console: Console, config: SearchConfig) -> Preflight:
             config, progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
         )
     _describe_images(console, found)
+    _describe_devices(console, config)
     _describe_fusion(console, found)
     return found
 
@@ -163,6 +166,18 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join([*shown, *(["…"] if len(names) > SHOWN_CLASSES else [])])
 
 
+def _describe_devices(console: Console, config: SearchConfig) -> None:
+    """Whether this machine has GPUs that no trial would use."""
+    import torch
+
+    found = torch.cuda.device_count()
+    if found and not config.resources.gpus_per_worker:
+        console.print(
+            f"[yellow]warning[/yellow] resources.gpus_per_worker: trials use no GPU, found {found} on this machine; "
+            "write gpus_per_worker: 1, or a share such as 0.5 where several small trials fit on one"
+        )
+
+
 def _describe_fusion(console: Console, found: Preflight) -> None:
     """Which trials of a device train together, where that is asked for."""
     fused = [arch for arch, reason in found.unfused.items() if not reason]
@@ -174,8 +189,14 @@ def _describe_fusion(console: Console, found: Preflight) -> None:
             console.print(f"{arch}: {reason}; its trials take turns", markup=False)
 
 
-def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, outcome: Outcome) -> None:
-    """What was found, how sure it is, where everything lies, and the commands that come next."""
+def describe_outcome(
+    console: Console, config: SearchConfig, paths: RunPaths, outcome: Outcome, *, address: str | None = None
+) -> None:
+    """What was found, how sure it is, where everything lies, and the commands that come next.
+
+    Args:
+        address: of the cluster on which the search ran, if one was given.
+    """
     ranked = [record for record in rank(outcome.records, metric=config.metric) if record.is_usable]
     if ranked:
         console.print(_trials("best trials, by validation", ranked[:BEST_TRIALS], config))
@@ -211,14 +232,16 @@ def describe_outcome(console: Console, config: SearchConfig, paths: RunPaths, ou
     if paths.report.is_file():
         lines.append(("report", f"{shown}/{paths.report.name}"))
     lines.append(("curves", command_for(shown)))
-    lines.append(("study", f"optuna-dashboard {shown}/study.log"))
+    lines.append(("study", f"optuna-dashboard {quote(f'{shown}/study.log')}"))
+    named = quote(named)
     if config.objectives:
         lines.append(("export", f"python -m search.export {named} --trial N"))
     if outcome.state == "finished":
         lines.append(("predict", f"python -m search.predict {named} IMAGE..."))
     else:
         more = " --extend +1h" if outcome.is_spent and outcome.state == "failed" else ""
-        lines.append(("resume", f"python -m search.run --resume {named}{more}"))
+        there = f" --address {quote(redacted(address))}" if address else ""
+        lines.append(("resume", f"python -m search.run --resume {named}{more}{there}"))
     for label, text in lines:  # never wrapped: they are there to be copied
         console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)
 

@@ -158,6 +158,8 @@ def _plan(options: argparse.Namespace) -> int:
         if config.resources.fused:
             config, gain = time_fusion_visibly(console, config)
         concurrent = options.trials_at_a_time or _fitting(config, nodes)
+        if options.gpus and not config.resources.gpus_per_worker:
+            console.print("[yellow]warning[/yellow] --gpus counts for nothing: resources.gpus_per_worker is 0")
         console.print("timing a few steps of each architecture")
         costs = measure_costs(config)
         found = estimate(config, costs, concurrent=concurrent, speed=options.speed * gain)

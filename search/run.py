@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -165,11 +166,11 @@ def _search(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             if not paths.environment.is_file():
                 raise
-            print(f"ended at once; what had ended before is kept: {_resume_command(paths)}", file=sys.stderr)
+            print(f"ended at once; what had ended before is kept: {_resume_command(paths, options)}", file=sys.stderr)
             return INTERRUPTED
         except Exception as error:
-            return _report_crash(error, paths)
-        describe_outcome(console, config, paths, outcome)
+            return _report_crash(error, paths, options)
+        describe_outcome(console, config, paths, outcome, address=options.address)
     return {"finished": SUCCESS, "failed": FAILED, "interrupted": INTERRUPTED}[outcome.state]
 
 
@@ -209,19 +210,21 @@ def _run(chosen: ChosenRun, *, console: Console, options: argparse.Namespace) ->
             )
 
 
-def _resume_command(paths: RunPaths) -> str:
+def _resume_command(paths: RunPaths, options: argparse.Namespace) -> str:
+    from search.redaction import redacted
     from trainables.mirrors import shown
 
-    return f"python -m search.run --resume {shown(paths.root)}"
+    there = ["--address", redacted(options.address)] if options.address else []
+    return shlex.join(["python", "-m", "search.run", "--resume", shown(paths.root), *there])
 
 
-def _report_crash(error: Exception, paths: RunPaths) -> int:
+def _report_crash(error: Exception, paths: RunPaths, options: argparse.Namespace) -> int:
     """Says what broke without a wall of text; the traceback goes to the run's log."""
     from search.redaction import redacted
     from trainables.mirrors import mirror_of, shown
     from trainables.storage_errors import storage_error
 
-    resume = _resume_command(paths)
+    resume = _resume_command(paths, options)
     if (found := storage_error(error)) is not None:
         what = "its disk" if mirror_of(paths.root) is None else "the store, and the way to it"
         print(

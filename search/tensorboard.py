@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 _START_S = 60.0
 _END_S = 5.0
@@ -19,7 +20,7 @@ _CHECK_PARENT_S = 1.0
 
 def command_for(folder: str) -> str:
     """What a person types to see the curves of a run, at any time."""
-    return f"tensorboard --logdir {folder}/trials"
+    return f"tensorboard --logdir {quote(f'{folder}/trials')}"
 
 
 def tunnel_to(port: int) -> str:

@@ -73,8 +73,10 @@ def source_of_folders(
     raise_problems(str(root), problems, remedy=remedy)
     start = len(os.path.join(root, ""))  # noqa: PTH118
     names = tuple(image.path[start:].replace(os.sep, "/") for image in found)
-    identity = identity_of([root, *(part for image in found for part in (image.path, image.label, image.stamp))])
-    return Source(str(root), identity, names, lambda: _listing(found, names, labels, names_of(labels)))
+    class_names = names_of(labels)
+    stamps = (part for image in found for part in (image.path, image.label, image.stamp))
+    identity = identity_of([root, *class_names, *stamps])
+    return Source(str(root), identity, names, lambda: _listing(found, names, labels, class_names))
 
 
 def _listing(
