@@ -20,7 +20,7 @@ class Scaling(Frozen):
     Source: linear rule of arXiv:1706.02677 for SGD; square root for adaptive optimizers, arXiv:2205.10287.
     """
 
-    parameter: str
+    parameter: str = Field(description="Which other one, such as batch_size.")
     reference: StrictFloat = Field(default=256.0, gt=0, description="Value of the parameter at which nothing changes.")
     rule: Literal["linear", "sqrt"] = Field(default="linear", description="In proportion, or to its square root.")
 
@@ -33,7 +33,7 @@ class Scaling(Frozen):
 class Prior(Frozen):
     """A value that a person expects to be good, and how sure they are."""
 
-    value: OneScalar
+    value: OneScalar = Field(description="What is expected to be good; `prior: 0.01` says no more than this.")
     confidence: Confidence = Field(default="medium", description="Share of the starting trials drawn near the value.")
 
 

@@ -12,6 +12,9 @@ from pydantic import BaseModel
 from search.algorithm_config import SamplerConfig, SchedulerConfig
 from search.budget_config import BudgetConfig, FinalConfig, KeepConfig
 from search.config import SearchConfig, TaskConfig
+from search.domain_options import Prior, Scaling
+from search.domains import CategoricalDomain, FloatDomain, IntDomain
+from search.matching import Between
 from search.resources_config import ResourcesConfig
 from search.start_from import EarlierRun
 from trainables.conditions import CONDITIONS
@@ -26,10 +29,20 @@ Generated from the models that validate the files: `python -m search.fields > sp
 of a trial takes one value for all trials, or a domain to search: `{type: float, low: 1e-4, high: 0.1, log: true}`,
 `{type: int, low: 1, high: 8, step: 1}` or `{type: categorical, values: [a, b]}`. A searched field that has no effect
 beside a trial's other choices is left out of that trial.
+
+Paths are relative to the folder in which the command is called, those of `include` to the file that they are in. A file
+lies on top of those it includes: mappings are merged key by key; lists, and domains with a `type`, take the place of what
+was there.
 """
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("space: the fields of a trial", Hyperparameters),
+    ("space: a number that is searched", FloatDomain),
+    ("space: a whole number that is searched", IntDomain),
+    ("space: a choice that is searched", CategoricalDomain),
+    ("space: scaled_by of a number", Scaling),
+    ("space: prior of a searched field", Prior),
+    ("bounds of a number in when and forbid", Between),
     ("task", TaskConfig),
     ("task.data", DataConfig),
     ("task.split", SplitConfig),
@@ -69,7 +82,7 @@ def _rows(model: type[BaseModel]) -> Iterator[str]:
 def _values(part: dict[str, Any]) -> str:
     """The values that a part of a JSON Schema allows, on one line."""
     options = [option for option in part.get("anyOf", [part]) if option.get("type") != "null"]
-    return " or ".join(_one_kind(option) for option in options)
+    return " or ".join(dict.fromkeys(_one_kind(option) for option in options))
 
 
 def _one_kind(option: dict[str, Any]) -> str:
@@ -80,7 +93,8 @@ def _one_kind(option: dict[str, Any]) -> str:
     if "type" not in option:
         return "section"
     words = {"string": "text", "boolean": "true, false", "array": "list", "object": "mapping", "integer": "integer"}
-    kind = words.get(option["type"], "number")
+    types = [option["type"]] if isinstance(option["type"], str) else option["type"]
+    kind = " or ".join(words.get(each, "number") for each in types)
     low = _bound(option, "minimum", "≥", "exclusiveMinimum", ">")
     high = _bound(option, "maximum", "≤", "exclusiveMaximum", "<")
     return " ".join(part for part in (kind, low, high) if part)
@@ -99,6 +113,8 @@ def _default(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, BaseModel) or value in ((), {}):
         return "see there" if isinstance(value, BaseModel) else "empty"
+    if isinstance(value, tuple):
+        return _escaped(f"[{', '.join(map(_default, value))}]")
     return _escaped(f"{value:g}" if isinstance(value, float) else str(value))
 
 
