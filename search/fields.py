@@ -31,8 +31,7 @@ of a trial takes one value for all trials, or a domain to search: `{type: float,
 beside a trial's other choices is left out of that trial.
 
 Paths are relative to the folder in which the command is called, those of `include` to the file that they are in. A file
-lies on top of those it includes: mappings are merged key by key; lists, and domains with a `type`, take the place of what
-was there.
+lies on top of those it includes: mappings are merged key by key; lists, and domains with a `type`, replace the earlier.
 """
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
