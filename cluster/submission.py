@@ -111,6 +111,8 @@ def search_command(options: argparse.Namespace, *, space: Path | None, run: str,
     given = ["--resume", run] if space is None else [space.as_posix(), "--name", run]
     for override in options.overrides:
         given += ["-o", override]
+    if options.finish:
+        given.append("--finish")
     for more in options.extend:
         given += ["--extend", more]
     if storage is not None:

@@ -74,6 +74,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="override a field of the YAML by its dotted key; may be repeated",
     )  # fmt: skip
     search.add_argument("--name", help="name of the run (default: the space's name and the time)")
+    search.add_argument("--finish", action="store_true", help="with --resume: no more trials, the test split instead")
     search.add_argument("--extend", action="append", default=[], metavar="+N", help="with --resume: a new budget")
     search.add_argument("--tensorboard", action="store_true", help="serve the curves on the head node's loopback")
     search.add_argument(
@@ -96,6 +97,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("-o and --name are for a new search: give a space file with them")
     if options.extend and not options.resume:
         parser.error("--extend goes on with a run: give --resume RUN with it")
+    if options.finish and (not options.resume or options.extend):
+        parser.error("--finish ends a run that was interrupted: give --resume RUN with it, and no --extend")
     options.address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not options.address:
         parser.error("give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")

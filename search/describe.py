@@ -242,6 +242,8 @@ def describe_outcome(
         more = " --extend +1h" if outcome.is_spent and outcome.state == "failed" else ""
         there = f" --address {quote(redacted(address))}" if address else ""
         lines.append(("resume", f"python -m search.run --resume {named}{more}{there}"))
+        if outcome.state == "interrupted" and any(record.is_usable for record in outcome.records):
+            lines.append(("finish", f"python -m search.run --resume {named} --finish{there}"))
     for label, text in lines:  # never wrapped: they are there to be copied
         console.print(f"[dim]{label:<10}[/dim]  {escape(text)}", soft_wrap=True)
 

@@ -97,6 +97,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="with --resume: a new budget, counted from where the run has ended: +30 (trials), +2h, +500epochs, "
         "+8device-hours; may be repeated. What an interrupted run had left of it comes on top",
     )
+    parser.add_argument(
+        "--finish",
+        action="store_true",
+        help="with --resume: no more trials; the best of those there are is evaluated on the test split",
+    )
     parser.add_argument("--tensorboard", action="store_true", help="serve the curves on this machine while searching")
     parser.add_argument(
         "--progress",
@@ -120,6 +125,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--or-resume goes on with the run of a name: give SPACE.yaml and --name with it")
     if options.extend and not options.resume:
         parser.error("--extend goes on with a run: give --resume RUN with it")
+    if options.finish and (not options.resume or options.extend):
+        parser.error("--finish ends a run that was interrupted: give --resume RUN with it, and no --extend")
     if options.quick and not options.dry_run:
         parser.error("--quick shortens a dry run: give --dry-run with it")
     if not options.resume and not options.space:
@@ -194,6 +201,8 @@ def _run(chosen: ChosenRun, *, console: Console, options: argparse.Namespace) ->
     from search.session import held, prepare, run_session
 
     halt, ledger = Halt(), Ledger(metric=config.metric)
+    if options.finish:
+        halt.because("asked to finish with what there is")
 
     def stop() -> None:
         halt.because("another process has taken the run over", interrupted=True)

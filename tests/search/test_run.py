@@ -177,6 +177,27 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     assert all(trials[number] == trial for number, trial in kept.items())
 
 
+@pytest.mark.slow
+def test_an_interrupted_search_may_be_finished_with_what_there_is(tmp_path: Path) -> None:
+    space = write_space(tmp_path, scheduler={"name": "none", "max_epochs": 6}, budget={"trials": 500})
+    run_dir = tmp_path / "results" / "cut"
+    process = start(space, "--name", "cut", "--storage-path", tmp_path / "results")
+    wait_until(lambda: any(trial.state.is_finished() for trial in trials_of(run_dir)))
+    process.send_signal(signal.SIGINT)
+    status, out, _ = finish(process)
+    command = f"python -m search.run --resume {run_dir} --finish"
+    assert status == 130 and command in out
+    epochs = sum(len(trial.intermediate_values) for trial in trials_of(run_dir))
+
+    status, out, err = run("--resume", run_dir, "--finish")
+    assert (status, err) == (0, ""), out
+    assert "test top-1" in out and "ended early: asked to finish with what there is" in out
+    assert summary_of(run_dir)["state"] == "finished"
+    assert not any(trial.state is TrialState.RUNNING for trial in trials_of(run_dir))
+    told = sum(len(trial.intermediate_values) for trial in trials_of(run_dir))
+    assert told <= epochs + 2, "nothing more was trained; two trials may have saved an epoch that they had not told"
+
+
 def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     space = write_space(tmp_path, scheduler={"name": "none", "max_epochs": 50}, budget={"trials": 5})
     run_dir = tmp_path / "results" / "cut"
