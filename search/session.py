@@ -149,7 +149,7 @@ def run_session(
     """Searches until the end or an interruption, and leaves the run's folder complete either way."""
     view.note("starting Ray")
     with signals_kept():
-        start_ray(config.resources, address=address)
+        start_ray(address=address)
     try:
         view.note("")
         check_nodes(paths, config.task.data, fingerprint=data.fingerprint, halt=halt, note=view.note)

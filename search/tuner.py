@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -26,7 +24,6 @@ from search.last_epochs import saved_epochs
 from search.launch import Launch
 from search.ledger import Ledger
 from search.measured_costs import MeasuredCosts
-from search.resources_config import ResourcesConfig
 from search.results import RunPaths
 from search.room import Room
 from search.scheduler_choice import build_scheduler
@@ -74,7 +71,7 @@ _STARTS_AT_A_TIME = 64
 _DRIVER_BYTES = 2**20
 
 
-def start_ray(resources: ResourcesConfig, *, address: str | None) -> None:
+def start_ray(*, address: str | None = None) -> None:
     """Connects to the cluster at an address (or $RAY_ADDRESS), or starts Ray on this machine.
 
     Raises:
@@ -83,35 +80,10 @@ def start_ray(resources: ResourcesConfig, *, address: str | None) -> None:
     os.environ.update(_RAY_ENVIRONMENT)
     os.environ.setdefault(_NICENESS, "5")
     if address is None and not os.environ.get("RAY_ADDRESS"):
-        with _known_to_its_own_processes() if resources.has_groups else nullcontext():
-            # Worker groups need the dashboard's State API: without it their placement groups are never freed.
-            ray.init(
-                address="local",
-                include_dashboard=resources.has_groups,
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-            )
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=_OBJECT_STORE_BYTES)
     else:
         require_answer(address or os.environ["RAY_ADDRESS"])
         ray.init(address=address, log_to_driver=False)
-
-
-@contextmanager
-def _known_to_its_own_processes() -> Iterator[None]:
-    """Has the processes of a cluster that is started here find its address in their environment.
-
-    Ray's State API looks for a Ray on this machine, and gives up where it finds several: then the placement group of a
-    stopped worker group is never freed, and two searches beside each other wait for ever.
-    """
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
-    try:
-        yield
-    finally:
-        for name in ("RAY_GCS_SERVER_PORT", "RAY_ADDRESS"):
-            del os.environ[name]
 
 
 def run_trials(

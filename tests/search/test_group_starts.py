@@ -1,4 +1,4 @@
-"""What worker groups hold that did not come to an end of their own: on a Ray without a dashboard, so by nobody else."""
+"""What worker groups hold that did not come to an end of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ray.train.v2._internal.callbacks import placement_group_callback
 from ray.train.v2._internal.execution.worker_group import worker_group
 
 from search.group_starts import FreesAndGoes, FreesFailedStarts
-from search.resources_config import ResourcesConfig
 from search.results import RunPaths
 from search.tuner import start_ray
 from search.worker_group import Mailbox, WorkerGroup
@@ -26,8 +25,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ign
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_dashboard() -> Iterator[None]:
-    start_ray(ResourcesConfig(), address=None)
+def cluster() -> Iterator[None]:
+    start_ray()
     yield
     ray.shutdown()
 

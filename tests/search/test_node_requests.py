@@ -12,7 +12,6 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from search import node_requests
 from search.node_requests import NodeRequests, want_nodes
-from search.resources_config import ResourcesConfig
 from search.tuner import start_ray
 from tests.search.cli import wait_until
 
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    start_ray(ResourcesConfig(), address=None)
+    start_ray()
     yield
     ray.shutdown()
 

@@ -84,10 +84,9 @@ def quiet() -> Iterator[None]:
 def started_ray() -> Iterator[None]:
     import ray
 
-    from search.resources_config import ResourcesConfig
     from search.tuner import start_ray
 
-    start_ray(ResourcesConfig(), address=None)
+    start_ray()
     yield
     ray.shutdown()
 

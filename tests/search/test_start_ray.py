@@ -15,13 +15,12 @@ def test_trials_have_their_share_of_a_busy_machine(
 ) -> None:
     import ray
 
-    from search.resources_config import ResourcesConfig
     from search.tuner import start_ray
 
     monkeypatch.setenv("RAY_worker_niceness", wanted or "")
     if wanted is None:
         monkeypatch.delenv("RAY_worker_niceness")
-    start_ray(ResourcesConfig(), address=None)
+    start_ray()
     try:
         assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0) + found
     finally:

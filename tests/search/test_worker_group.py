@@ -36,7 +36,7 @@ TIMES = {"images_per_s", "train_s", "val_s"}
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    start_ray(RESOURCES, address=None)
+    start_ray()
     yield
     ray.shutdown()
 
