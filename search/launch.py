@@ -14,7 +14,7 @@ from search.redaction import redacted
 from search.resources_config import ResourcesConfig
 from search.results import RunPaths, write_text
 from trainables.config import TrialConfig
-from trainables.errors import OutOfMemoryError, SupersededError, VistuneError
+from trainables.errors import DisturbedError, OutOfMemoryError, SupersededError, VistuneError
 
 if TYPE_CHECKING:
     from search.restarts import Interruption
@@ -178,13 +178,13 @@ def report_failure_of(body: Callable[[], Any], task: TrialTask) -> None:
 
 
 def interruption_of_files(error: BaseException) -> Interruption | None:
-    """What is no fault of the trial: its node lacks what all share, or another process has taken it over."""
+    """What is no fault of the trial: its node lacks what all share, or another trial or process got in its way."""
     from search.halt import STORAGE_FAILS
     from search.restarts import Interruption, Kind
     from search.trial_place import UnfitNodeError
     from trainables.storage_errors import storage_error
 
-    if isinstance(error, SupersededError):
+    if isinstance(error, SupersededError | DisturbedError):
         return Interruption(Kind.LOST, message_of(error))
     if isinstance(error, UnfitNodeError):
         return Interruption(Kind.STORAGE, message_of(error))

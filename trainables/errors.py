@@ -33,6 +33,10 @@ class SupersededError(VistuneError):
     """Another process trains this trial by now."""
 
 
+class DisturbedError(VistuneError):
+    """Another trial's failure has left a trial in the middle of an epoch; it can go on from its checkpoint."""
+
+
 class OutOfMemoryError(VistuneError):
     """Not even a micro-batch of one image fits into memory."""
 

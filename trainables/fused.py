@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trainables.config import TrialConfig
+from trainables.errors import DisturbedError
 from trainables.fusable import Fusion, fusion_key, fusion_of
-from trainables.fused_trials import FusedTrials
+from trainables.fused_trials import FusedTrials, SlotError
 from trainables.runtime import Runtime, StopTrial
 from trainables.train import keep, train_one_epoch, validate
 from trainables.trial_log import TrialLog
@@ -128,7 +129,13 @@ class _Slots:
             metrics = fused.train_epoch()
             if trials[0].config.refit_epochs is None:
                 metrics = [ours | theirs for ours, theirs in zip(metrics, fused.validate(), strict=True)]
-        except Exception as error:  # of no single trial: their data, memory, or the device
+        except SlotError as error:  # of one trial, in the middle of an epoch of all
+            assert isinstance(error.__cause__, Exception)
+            for slot in group:
+                slot.fail(DisturbedError("a trial beside it failed in mid-epoch"))
+            group[error.slot].fail(error.__cause__)
+            return
+        except Exception as error:  # of no single trial: their memory, or the device
             for slot in group:
                 slot.fail(error)
             return

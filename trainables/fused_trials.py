@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -34,6 +34,14 @@ class _Part:
     buffers: dict[str, Tensor]
     rates: Rates
     loss: FusedLoss
+
+
+class SlotError(Exception):
+    """The images of one slot could not be drawn; the cause says why."""
+
+    def __init__(self, slot: int) -> None:
+        super().__init__(slot)
+        self.slot = slot
 
 
 class FusedTrials:
@@ -81,7 +89,8 @@ class FusedTrials:
         sums = torch.zeros(len(self.trials), 3, dtype=torch.float64, device=self._device)
         started = time.perf_counter()
         batches = zip(
-            *(trial.train_batches.epoch(epoch) for trial, epoch in zip(self.trials, epochs, strict=True)), strict=True
+            *(_of_slot(slot, self.trials[slot].train_batches.epoch(epoch)) for slot, epoch in enumerate(epochs)),
+            strict=True,
         )
         for step, together in enumerate(islice(batches, steps)):
             for trial, epoch in zip(self.trials, epochs, strict=True):
@@ -218,3 +227,10 @@ def _sums(losses: Tensor, logits: Tensor, targets: Sequence[Tensor], *, kind: La
     correct = (logits.argmax(dim=2) == classes).sum(dim=1)
     count = torch.full_like(losses, classes.shape[1], dtype=torch.float64)
     return torch.stack([losses.double(), correct.double(), count], dim=1)
+
+
+def _of_slot(slot: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except Exception as error:
+        raise SlotError(slot) from error

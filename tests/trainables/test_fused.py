@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from trainables.batches import Batch, TrainBatches
 from trainables.checkpoint import TrialFiles, load_checkpoint, load_weights
 from trainables.config import DataConfig, TrialConfig
-from trainables.errors import ConfigError, DivergedError
+from trainables.errors import ConfigError, DisturbedError, DivergedError
 from trainables.folded_layers import FoldedConv2d
 from trainables.fusable import find_fusion
 from trainables.fused import Candidate, Outcome, train_fused
@@ -143,6 +144,28 @@ def test_each_trial_takes_its_share_of_the_time() -> None:
     (told,) = runtimes[0].reported
     seconds = float(told["train_s"]) * 4  # by the clock
     assert float(told["images_per_s"]) * seconds == pytest.approx(1_024)  # 16 batches of 64
+
+
+def test_images_that_cannot_be_drawn_fail_one_trial_and_the_others_may_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = TrainBatches.epoch
+
+    def breaks(batches: TrainBatches, epoch: int) -> Iterator[Batch]:
+        for step, batch in enumerate(whole(batches, epoch)):
+            if batches._config.seed == 2 and (epoch, step) == (1, 3):
+                raise ConfigError("a pipeline of its own")
+            yield batch
+
+    monkeypatch.setattr(TrainBatches, "epoch", breaks)
+    configs = [config(seed=seed) for seed in (1, 2)]
+    runtimes = [LocalRuntime(num_threads=1, trial_dir=tmp_path / str(seed)) for seed in (1, 2)]
+    neighbour, culprit = (outcome.error for outcome in fuse(configs, runtimes))
+    assert isinstance(culprit, ConfigError)
+    assert isinstance(neighbour, DisturbedError)
+    again = LocalRuntime(num_threads=1, trial_dir=tmp_path / "1")
+    assert [outcome.error for outcome in fuse(configs[:1], [again])] == [None]
+    assert_as_alone(configs[:1], [again])
 
 
 def test_failures_end_one_trial_only() -> None:
