@@ -58,6 +58,8 @@ class TrialRecord:
         curve: the search metric after each epoch, keyed by epoch from 1.
         score: the best value of the curve; None before the first epoch.
         train_s: seconds spent in training and validation, without start-up and waiting.
+        read_s: of these, reading and augmenting images.
+        val_s: of these, in validation.
         accounted: epochs whose times and losses are in the record. After a restart it may lack those of the last ones,
             which the study does not have; they come when the trial repeats its reports.
         lineage: for a trial that took over another's weights; its curve begins with the other's.
@@ -74,6 +76,8 @@ class TrialRecord:
     best_epoch: int | None = None
     val_loss: float | None = None
     train_s: float = 0.0
+    read_s: float = 0.0
+    val_s: float = 0.0
     images_per_s: float | None = None
     cause: str | None = None
     message: str | None = None
@@ -108,12 +112,15 @@ class TrialRecord:
         if epoch <= self.accounted:
             return self
         best = int(metrics["best_epoch"]) == epoch
-        seconds = metrics["train_s"] + metrics["val_s"] if epoch > self.inherited_epochs else 0.0
+        own = epoch > self.inherited_epochs
+        train_s, val_s = (metrics["train_s"], metrics["val_s"]) if own else (0.0, 0.0)
         after = replace(
             self,
             status=Status.RUNNING,
             val_loss=metrics["val_loss"] if best else self.val_loss,
-            train_s=self.train_s + seconds,
+            train_s=self.train_s + (train_s + val_s),
+            read_s=self.read_s + (metrics.get("read_s", 0.0) if own else 0.0),
+            val_s=self.val_s + val_s,
             images_per_s=metrics["images_per_s"],
             accounted=epoch,
         )

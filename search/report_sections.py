@@ -103,6 +103,14 @@ def time_section(source: ReportSource) -> Html:
         for status, seconds in by_fate
     ]
     rows.append(["training and validating, all trials", duration(total), "100 %"])
+    read_s, val_s = (sum(getattr(record, stage) for record in spent) for stage in ("read_s", "val_s"))
+    stages = {
+        "reading and augmenting images": read_s,
+        "training steps": total - read_s - val_s,
+        "validating": val_s,
+    }
+    if val_s:  # which older runs do not have
+        rows += [[f"of it, {stage}", duration(each), f"{100 * each / total:.0f} %"] for stage, each in stages.items()]
     inside = sum(end - start for start, end in source.times.values())
     waiting = inside - sum(record.train_s for record in spent if record.number in source.times)
     resumed = bool(source.environment.get("resumed"))

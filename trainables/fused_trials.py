@@ -18,6 +18,7 @@ from trainables.fused_network import Engine, Rates, fused_network
 from trainables.fused_optim import clip_gradients, fused_optimizer
 from trainables.memory import is_out_of_memory, memory_is_limited, release_memory
 from trainables.metric_names import LabelKind
+from trainables.reading import Reading
 from trainables.seeds import Stream, stream_seed
 from trainables.stack import Stack
 from trainables.step import step_sums
@@ -92,7 +93,8 @@ class FusedTrials:
             *(_of_slot(slot, self.trials[slot].train_batches.epoch(epoch)) for slot, epoch in enumerate(epochs)),
             strict=True,
         )
-        for step, together in enumerate(islice(batches, steps)):
+        reading = Reading(islice(batches, steps))
+        for step, together in enumerate(reading):
             for trial, epoch in zip(self.trials, epochs, strict=True):
                 set_lr_of_step(trial, epoch=epoch, step=step)
             sums += self._step(together)
@@ -102,7 +104,7 @@ class FusedTrials:
         self._optimizer.sync()
         totals, seconds = sums.tolist(), time.perf_counter() - started
         found = [
-            epoch_metrics(trial, own, epoch=epoch, seconds=seconds)
+            epoch_metrics(trial, own, epoch=epoch, seconds=seconds, read_s=reading.seconds / len(self.trials))
             for trial, own, epoch in zip(self.trials, totals, epochs, strict=True)
         ]
         share_s = seconds / len(self.trials)  # of the device's time

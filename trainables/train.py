@@ -17,6 +17,7 @@ from trainables.lr_schedules import lr_factor
 from trainables.memory import is_out_of_memory, release_memory
 from trainables.metric_names import is_better
 from trainables.optim import set_lr
+from trainables.reading import Reading
 from trainables.runtime import Runtime
 from trainables.seeds import Stream, seed_torch, stream_seed
 from trainables.trial_log import TrialLog
@@ -67,13 +68,14 @@ def train_one_epoch(trial: TrialState, *, epoch: int) -> EpochMetrics:
     seed_torch(stream_seed(config.seed, Stream.MODEL, epoch, runtime.rank), runtime.device)
     sums = torch.zeros(3, dtype=torch.float64, device=runtime.device)
     started = time.perf_counter()
-    for step, batch in enumerate(trial.train_batches.epoch(epoch)):
+    reading = Reading(trial.train_batches.epoch(epoch))
+    for step, batch in enumerate(reading):
         set_lr_of_step(trial, epoch=epoch, step=step)
         sums += stepper.step(batch)
         if trial.ema is not None:
             trial.ema.update(trial.model)
     totals = runtime.sum_over_ranks(sums).tolist()
-    return epoch_metrics(trial, totals, epoch=epoch, seconds=time.perf_counter() - started)
+    return epoch_metrics(trial, totals, epoch=epoch, seconds=time.perf_counter() - started, read_s=reading.seconds)
 
 
 def set_lr_of_step(trial: TrialState, *, epoch: int, step: int) -> None:
@@ -83,11 +85,14 @@ def set_lr_of_step(trial: TrialState, *, epoch: int, step: int) -> None:
     set_lr(trial.stepper.optimizer, config.lr * lr_factor(moment, config, trial.history))
 
 
-def epoch_metrics(trial: TrialState, totals: Sequence[float], *, epoch: int, seconds: float) -> EpochMetrics:
+def epoch_metrics(
+    trial: TrialState, totals: Sequence[float], *, epoch: int, seconds: float, read_s: float
+) -> EpochMetrics:
     """What is told of an epoch of training, counted from 0.
 
     Args:
         totals: loss, correctly classified, images, each summed over the epoch.
+        read_s: of the seconds, those in which images were read and augmented.
     """
     loss, correct, count = totals
     stepper = trial.stepper
@@ -98,6 +103,7 @@ def epoch_metrics(trial: TrialState, totals: Sequence[float], *, epoch: int, sec
         "lr": max(group["lr"] for group in stepper.optimizer.param_groups),
         "images_per_s": count / seconds,
         "train_s": seconds,
+        "read_s": read_s,
         "micro_batch_size": stepper.micro_batch_size,
     }
 

@@ -20,7 +20,7 @@ from trainables.hyperparameters import Hyperparameters
 from trainables.object_store import publish
 
 _SPLITS = ("train", "val")
-_UNPLOTTED = ("epoch", "score", "best_epoch", "train_s", "val_s", "micro_batch_size")
+_UNPLOTTED = ("epoch", "score", "best_epoch", "train_s", "read_s", "val_s", "micro_batch_size")
 
 
 def tag_of(metric: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from search.final_summary import Candidate, FinalSummary
 from search.html_report import write_html_report
 from search.importance import GROUPS, group_shares, importance_problem, parameter_importances
 from search.ledger import Status, TrialRecord
+from search.report_sections import time_section
 from search.report_source import read_source
 from search.report_story import cautions, story
 from search.results import RunPaths, write_json
@@ -37,6 +40,7 @@ SPACE: dict[str, Any] = {
     "batch_size": {"type": "categorical", "values": [32, 64]},
 }
 # The same, as the searcher hands them to Optuna.
+STAGES = ("train_s", "read_s", "val_s")
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "arch": CategoricalDistribution(["small_cnn", "cnn"]),
     "cnn_width": IntDistribution(8, 128, log=True),
@@ -118,7 +122,7 @@ def stored_run(
                 params=dict(record.params),
                 distributions={name: DISTRIBUTIONS[name] for name in record.params},
                 intermediate_values=dict(record.curve),
-                user_attrs={OUTCOME: {**outcome, "train_s": record.train_s}},
+                user_attrs={OUTCOME: {**outcome, **{name: getattr(record, name) for name in STAGES}}},
             )
         )
     write_json(
@@ -372,3 +376,11 @@ def test_a_winner_that_was_stopped_early_is_told(tmp_path: Path) -> None:
     source = read_source(paths, config=config, records=[record])
     said = " ".join(cautions(source, ()))
     assert f"stopped the winner at epoch 2 of {config.scheduler.max_epochs}; trained to its end" in said
+
+
+def test_where_the_time_went_is_told_by_stage(tmp_path: Path) -> None:
+    told = {"train_s": 100.0, "read_s": 25.0, "val_s": 15.0}
+    paths, _ = stored_run(tmp_path / "run", [replace(record, **told) for record in drawn(2)])
+    section = str(time_section(read_source(paths)))
+    for stage, share in (("reading and augmenting images", 25), ("training steps", 60), ("validating", 15)):
+        assert re.search(rf"of it, {stage}<.*?>{share} %", section, re.S), stage

@@ -127,7 +127,7 @@ def test_a_finished_trial_is_complete_with_its_best_value(tmp_path: Path) -> Non
 def test_a_study_opened_again_tells_of_a_trial_what_the_search_knew_of_it_digit_for_digit(tmp_path: Path) -> None:
     bench = Bench(tmp_path, CONTINUOUS)
     bench.suggest("a")
-    result = {**results([0.1 + 0.2])[0], "train_s": 0.27645, "val_s": 0.2000001, "images_per_s": 1e3 / 7}
+    result = {**results([0.1 + 0.2])[0], "train_s": 0.27645, "val_s": 0.2000001, "read_s": 0.1, "images_per_s": 1e3 / 7}
     bench.searcher.on_trial_result("a", result)
     bench.searcher.on_trial_complete("a", result=result)
     assert open_study(bench.config, RunPaths(tmp_path)).records() == bench.ledger.records()

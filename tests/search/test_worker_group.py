@@ -31,7 +31,7 @@ from trainables.errors import DivergedError
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 RESOURCES = ResourcesConfig.model_validate({"workers": 2})
-TIMES = {"images_per_s", "train_s", "val_s"}
+TIMES = {"images_per_s", "train_s", "read_s", "val_s"}
 
 
 @pytest.fixture(scope="module", autouse=True)

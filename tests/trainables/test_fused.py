@@ -30,7 +30,7 @@ from trainables.small_cnn import SmallCNN
 from trainables.stack import Stack
 from trainables.train import train
 
-TIMES = ("train_s", "val_s", "images_per_s")
+TIMES = ("train_s", "read_s", "val_s", "images_per_s")
 TINY = {"arch": "cnn", "cnn_width": 8, "cnn_depth": 1, "cnn_stages": 2, "cnn_norm": "group"}
 
 

@@ -19,7 +19,7 @@ from trainables.trial_state import start_trial
 
 DIGITS = DataConfig(name="digits")
 # Timings differ from run to run; everything else must not.
-TIMES = ("train_s", "val_s", "images_per_s")
+TIMES = ("train_s", "read_s", "val_s", "images_per_s")
 
 
 def config(**changes: object) -> TrialConfig:
@@ -165,6 +165,12 @@ def test_best_epoch_is_kept_and_scored() -> None:
     assert last["score"] == max(values)
     assert values[int(last["best_epoch"]) - 1] == max(values)
     assert [epoch["score"] for epoch in runtime.reported] == [max(values[: i + 1]) for i in range(len(values))]
+
+
+def test_the_time_of_an_epoch_has_that_of_its_images_in_it() -> None:
+    runtime = LocalRuntime(num_threads=1)
+    train(config(max_epochs=2), runtime)
+    assert all(0.0 < float(told["read_s"]) < float(told["train_s"]) for told in runtime.reported)
 
 
 def test_val_loss_as_metric_keeps_the_lowest() -> None:
