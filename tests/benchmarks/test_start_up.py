@@ -53,3 +53,19 @@ def test_start_up(tmp_path: Path, name: str) -> None:
     ours, bare = zip(*pairs, strict=True)
     found = ratio(f"start-up to the first step, {name}, over a bare start", [a / b for a, b in pairs], better="lower")
     print(f"\n{name}: {median(ours):.1f} s to the first step, bare start {median(bare):.1f} s: ratio {found}")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("spaces/small_dataset.yaml", "--dry-run", "--quick")])
+def test_first_words(arguments: tuple[str, ...]) -> None:
+    """What a person waits for who only asks, over an interpreter that does nothing."""
+
+    def seconds(*command: str) -> float:
+        began = time.time()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        return time.time() - began
+
+    seconds("-m", "search.run", *arguments)
+    pairs = [(seconds("-m", "search.run", *arguments), seconds("-c", "pass")) for _ in range(REPEATS)]
+    name = next(each for each in arguments if each.startswith("--"))
+    found = ratio(f"search.run {name}, over a bare interpreter", [a / b for a, b in pairs], better="lower")
+    print(f"\n{name}: {median(a for a, _ in pairs):.2f} s: ratio {found}")
