@@ -126,7 +126,11 @@ def _git(*arguments: str) -> str:
 def _changes() -> str:
     """What of the working tree is not in its commit; entries that an earlier call has added do not matter."""
     history = HISTORY.relative_to(ROOT).as_posix()
-    return _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){history}")
+    return _git("status", "--porcelain", "--", "*.py", "pyproject.toml", "constraints.txt", f":(exclude){history}")
+
+
+def _state() -> tuple[str, str]:
+    return _git("rev-parse", "HEAD"), _changes()
 
 
 def main() -> int:
@@ -136,12 +140,15 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.add and _changes():
         parser.error("--add: the working tree differs from its commit, which the entries would name; commit first")
-    known = load(HISTORY)
+    known, before = load(HISTORY), _state()
     status, ratios = measure(arguments.selection)
     if status != 0 or not ratios:
         print(f"nothing is compared: the benchmarks ended with status {status} and noted {len(ratios)} figures")
         return 2
     print(table(ratios, known))
+    if arguments.add and _state() != before:
+        print("nothing is added: the working tree changed while it was measured")
+        return 2
     if arguments.add:
         add(HISTORY, entries_of(ratios))
     return int(any(now.name in known and is_worse(now, known[now.name]) for now in ratios))
