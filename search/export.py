@@ -169,7 +169,7 @@ def _remove_earlier(folder: Path) -> None:
 def _write_trial(paths: RunPaths, folder: Path, *, number: int) -> None:
     """The best weights of a trial, as the run's best model is written."""
     from search.report_source import read_source
-    from search.trial_place import recorded_fingerprint, require_same_images
+    from search.trial_place import require_recorded_images
     from trainables.checkpoint import TrialFiles
     from trainables.data import load_data
     from trainables.exported import export_model
@@ -190,7 +190,7 @@ def _write_trial(paths: RunPaths, folder: Path, *, number: int) -> None:
         )
     config = source.config.trial_config(record.params)
     data = load_data(config.data)
-    require_same_images(config.data, data.fingerprint, began_with=recorded_fingerprint(paths))
+    require_recorded_images(paths, config.data, data.fingerprint)
     rows = make_splits(data, config.split).train
     _remove_earlier(folder)
     export_model(folder, config, trial_dir=paths.trial(number), data=data, train_rows=rows)

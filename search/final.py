@@ -62,7 +62,7 @@ def evaluate_winner(
 
     import torch
 
-    from search.trial_place import recorded_fingerprint, require_same_images
+    from search.trial_place import require_recorded_images
     from trainables.checkpoint import TrialFiles
     from trainables.data import load_data
     from trainables.splits import make_splits
@@ -71,7 +71,7 @@ def evaluate_winner(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     data = load_data(config.data)
-    require_same_images(config.data, data.fingerprint, began_with=recorded_fingerprint(paths))
+    require_recorded_images(paths, config.data, data.fingerprint)
     task = _Task(config, data, make_splits(data, config.split), torch.device(device), num_threads or 1)
     trained = [Path(folder) for folder in folders] or [paths.trial(number)]
     for folder in trained:

@@ -69,6 +69,13 @@ def require_same_images(data: DataConfig, found: str, *, began_with: str | None)
         )
 
 
+def require_recorded_images(paths: RunPaths, data: DataConfig, found: str) -> None:
+    """The same by what a run has recorded; where nothing did, any images are taken."""
+    recorded = recorded_fingerprint(paths)
+    if recorded is not None:
+        require_same_images(data, found, began_with=recorded)
+
+
 def recorded_fingerprint(paths: RunPaths) -> str | None:
     """Of the images that a run began with."""
     environment = read_json(paths.environment) or {}

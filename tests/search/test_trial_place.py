@@ -10,10 +10,11 @@ import pytest
 from search.launch import TrialTask, interruption_of_files
 from search.restarts import Kind
 from search.results import RunPaths, write_json
-from search.trial_place import UnfitNodeError, recorded_fingerprint, require_place
+from search.trial_place import UnfitNodeError, recorded_fingerprint, require_place, require_recorded_images
 from tests.images import write_classes
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import load_data
+from trainables.errors import DataError
 from trainables.trial_state import load_task
 
 
@@ -54,6 +55,15 @@ def test_where_the_run_is_not(task: TrialTask, tmp_path: Path) -> None:
 def test_where_there_are_no_images(task: TrialTask, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "images")
     refused(task, "node .+: .*images: the folder of images does not exist")
+
+
+def test_a_model_is_evaluated_on_the_images_of_its_run_only(tmp_path: Path, images: DataConfig) -> None:
+    paths = RunPaths(tmp_path / "other")
+    paths.root.mkdir()
+    require_recorded_images(paths, images, "0" * 16)  # of a training that no search began
+    write_json(paths.environment, {"data": {"fingerprint": "1" * 16}})
+    with pytest.raises(DataError, match="the images are not those the run began with"):
+        require_recorded_images(paths, images, "0" * 16)
 
 
 def test_where_there_are_other_images(task: TrialTask, tmp_path: Path) -> None:
