@@ -87,9 +87,13 @@ def require_answer(address: str) -> None:
 
 def read_cluster() -> Cluster:
     """The nodes that take trials now, those that are being drained left out, and what may be started besides."""
+    return Cluster(nodes=[node["Resources"] for node in staying_nodes()], growth=_growth())
+
+
+def staying_nodes() -> list[dict[str, Any]]:
+    """The living nodes, as Ray tells of them, without those that are being drained, which take nothing new."""
     leaving = leaving_nodes()
-    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-    return Cluster(nodes=[node["Resources"] for node in alive], growth=_growth())
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
 def _growth() -> list[NodeType] | None:

@@ -44,6 +44,11 @@ class TrialTask:
     workers: int = 1
     fingerprint: str | None = None
 
+    @cached_property
+    def config(self) -> TrialConfig:
+        """What is trained, validated once in a process."""
+        return TrialConfig.model_validate(self.trial)
+
     @property
     def kind(self) -> str:
         """Trials of the same kind can perhaps be fused."""
@@ -113,7 +118,7 @@ def run_in_actor(task: TrialTask, launch: Launch) -> None:
 
     require_place(task)
     train(
-        TrialConfig.model_validate(task.trial),
+        task.config,
         TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
     )
 

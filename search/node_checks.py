@@ -11,7 +11,7 @@ import ray
 from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.cluster_state import leaving_nodes
+from search.cluster_state import staying_nodes
 from search.halt import Halt
 from search.results import RunPaths, write_text
 from trainables.config import DataConfig
@@ -111,11 +111,10 @@ def _problems_of_folder(paths: RunPaths, nodes: Mapping[str, str], *, halt: Halt
 def _other_nodes() -> dict[str, str]:
     """Id and name of each living node on which the driver does not run."""
     own = None if client.ray.is_connected() else ray.get_runtime_context().get_node_id()
-    leaving = leaving_nodes()  # which take nothing new
     return {
         node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-        for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] != own and node["NodeID"] not in leaving
+        for node in staying_nodes()
+        if node["NodeID"] != own
     }
 
 

@@ -265,7 +265,7 @@ def _train_here(task: TrialTask) -> dict[str, float]:
     require_place(task)
     device = "cuda" if ray.get_gpu_ids() else "cpu"
     runtime = LocalRuntime(trial_dir=Path(task.trial_dir), device=device, num_threads=task.num_threads)
-    return train(TrialConfig.model_validate(task.trial), runtime)
+    return train(task.config, runtime)
 
 
 def _train_on_group(task: TrialTask, resources: ResourcesConfig, scratch: str) -> dict[str, float]:

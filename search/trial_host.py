@@ -27,7 +27,6 @@ from search.cluster_state import read_cluster
 from search.launch import TrialTask, breaks_the_process
 from search.resources_config import ResourcesConfig
 from search.trial_place import require_place
-from trainables.config import TrialConfig
 from trainables.fused import Candidate, Outcome, train_fused
 from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 
@@ -122,7 +121,7 @@ class TrialHost:
             task, attempt = self._at_hand.pop() if self._at_hand else self._tasks.get_nowait()
         except queue.Empty:
             return None
-        return Candidate(TrialConfig.model_validate(task.trial), _HostedRuntime(task, self._desks[attempt]))
+        return Candidate(task.config, _HostedRuntime(task, self._desks[attempt]))
 
     def _on_end(self, outcome: Outcome) -> None:
         runtime = outcome.candidate.runtime

@@ -31,7 +31,6 @@ def require_place(task: TrialTask) -> None:
         UnfitNodeError: naming this node.
         ConfigError: if others may write where it keeps its copy of a run that is in a store.
     """
-    from trainables.config import TrialConfig
     from trainables.trial_state import load_task
 
     node = socket.gethostname()
@@ -44,10 +43,10 @@ def require_place(task: TrialTask) -> None:
         )
     if task.fingerprint is None:
         return
-    trial = TrialConfig.model_validate(task.trial)
+    data = task.config.data
     try:
-        found = load_task(trial.data, trial.split)[0].fingerprint
-        require_same_images(trial.data, found, began_with=task.fingerprint)
+        found = load_task(data, task.config.split)[0].fingerprint
+        require_same_images(data, found, began_with=task.fingerprint)
     except DataError as error:
         raise UnfitNodeError(f"node {node}: {error}") from error
 

@@ -25,7 +25,6 @@ from search.launch import TrialTask
 from search.resources_config import ResourcesConfig
 from search.restarts import Kind
 from search.trial_place import require_place
-from trainables.config import TrialConfig
 from trainables.errors import DivergedError
 from trainables.runtime import StopTrial
 
@@ -240,7 +239,7 @@ def serve_trials(config: Mapping[str, Any]) -> None:
         )
         outcome: DivergedError | None = None
         try:
-            train(TrialConfig.model_validate(task.trial), runtime)
+            train(task.config, runtime)
         except StopTrial:
             continue
         except DivergedError as error:  # of sums over all workers, so that all of them are here

@@ -157,13 +157,18 @@ def test_a_finished_run_can_be_resumed_for_nothing(finished: tuple[Path, str]) -
     assert (run_dir / "test" / "metrics.json").stat().st_mtime_ns == opened  # the test split stays shut
 
 
+def interrupted(space: Path, run_dir: Path) -> tuple[int, str, str]:
+    """A run with Ctrl-C once a trial has ended."""
+    process = start(space, "--name", run_dir.name, "--storage-path", run_dir.parent)
+    wait_until(lambda: any(trial.state.is_finished() for trial in trials_of(run_dir)))
+    process.send_signal(signal.SIGINT)
+    return finish(process)
+
+
 def test_ctrl_c_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     space = write_space(tmp_path, scheduler={"name": "none", "max_epochs": 6}, budget={"trials": 5})
     run_dir = tmp_path / "results" / "cut"
-    process = start(space, "--name", "cut", "--storage-path", tmp_path / "results")
-    wait_until(lambda: any(trial.state.is_finished() for trial in trials_of(run_dir)))
-    process.send_signal(signal.SIGINT)
-    status, out, err = finish(process)
+    status, out, err = interrupted(space, run_dir)
     assert (status, err) == (130, "")
     assert f"python -m search.run --resume {run_dir}" in out
     assert summary_of(run_dir)["state"] == "interrupted"
@@ -181,10 +186,7 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
 def test_an_interrupted_search_may_be_finished_with_what_there_is(tmp_path: Path) -> None:
     space = write_space(tmp_path, scheduler={"name": "none", "max_epochs": 6}, budget={"trials": 500})
     run_dir = tmp_path / "results" / "cut"
-    process = start(space, "--name", "cut", "--storage-path", tmp_path / "results")
-    wait_until(lambda: any(trial.state.is_finished() for trial in trials_of(run_dir)))
-    process.send_signal(signal.SIGINT)
-    status, out, _ = finish(process)
+    status, out, _ = interrupted(space, run_dir)
     command = f"python -m search.run --resume {run_dir} --finish"
     assert status == 130 and command in out
     epochs = sum(len(trial.intermediate_values) for trial in trials_of(run_dir))
