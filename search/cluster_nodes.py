@@ -12,6 +12,7 @@ from trainables.errors import ConfigError
 Amounts = Mapping[str, float]
 
 _ACCELERATOR = "accelerator_type:"
+_HEAD = "node:__internal_head__"
 _TOKEN_AMOUNT = 0.001  # of a node's accelerator type, of which Ray gives every node one
 
 
@@ -35,10 +36,12 @@ class Cluster:
         nodes: resources of each node that takes trials now.
         growth: what an autoscaler may start; None where nothing scales the cluster, empty where something does, but
             does not say how far.
+        most_nodes: how many it may start of all kinds together; None for no limit.
     """
 
     nodes: Sequence[Amounts]
     growth: Sequence[NodeType] | None = None
+    most_nodes: int | None = None
 
     def slots(self, needs: Amounts) -> int:
         """How many workers it holds now."""
@@ -50,10 +53,18 @@ class Cluster:
             return self.slots(needs)
         if not self.growth:
             return math.inf
+        # The head is none of those that an autoscaler starts, and takes trials where it has what they need.
+        most: float = sum(slots_on(node, needs) for node in self.nodes if _HEAD in node)
+        left = math.inf if self.most_nodes is None else self.most_nodes
         kinds = [
             (slots_on(kind.resources, needs), math.inf if kind.most is None else kind.most) for kind in self.growth
         ]
-        return max(self.slots(needs), sum(slots * most for slots, most in kinds if slots))
+        for slots, nodes in sorted(kinds, reverse=True):
+            started = min(left, nodes)
+            most += slots * started if slots else 0
+            if started < math.inf:
+                left -= started
+        return max(self.slots(needs), most)
 
 
 def worker_resources(resources: ResourcesConfig) -> dict[str, float]:
@@ -107,6 +118,8 @@ def _shortage(resources: ResourcesConfig, needs: Amounts, cluster: Cluster) -> s
     """What there is, and what to change."""
     kinds = [*cluster.nodes, *(kind.resources for kind in cluster.growth or ())]
     elsewhere = "give --address of a larger cluster"
+    if not kinds:
+        return f"no node takes trials: all are being drained, or gone; {elsewhere}"
     holds = int(cluster.most_slots(needs))
     grown = ", when it has grown as far as it may," if cluster.growth else ""
     if holds:

@@ -17,6 +17,7 @@ import yaml
 from ray._private.state import state as ray_state
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
+from ray.util import placement_group_table
 
 from search.cluster_nodes import Cluster, NodeType, check_fits, worker_resources
 from search.node_requests import want_nodes
@@ -59,10 +60,10 @@ def was_taken_back(text: str) -> bool:
 
 
 def require_answer(address: str) -> None:
-    """Refuses the address of a head at which nothing listens: Ray itself would try for minutes.
+    """Refuses what is no address of a head, or one at which nothing listens: Ray itself would try for minutes.
 
     Args:
-        address: HOST:PORT, or what else Ray knows, which is not looked at.
+        address: HOST:PORT, or a word that Ray knows, which is not looked at.
 
     Raises:
         ConfigError: naming the address.
@@ -72,6 +73,11 @@ def require_answer(address: str) -> None:
         raise ConfigError(
             f"--address: {redacted(address)} is a job server's, to which python -m cluster.submit sends a search; "
             "give HOST:PORT of a Ray head, most often port 6379"
+        )
+    if scheme == "ray":  # the driver of a search works on a node of the cluster
+        raise ConfigError(
+            f"--address: {redacted(address)} is for clients outside of the cluster; give HOST:PORT of the head on one "
+            "of its machines, or send the search there with python -m cluster.submit"
         )
     host, _, port = place.rpartition(":")
     if not host or not port.isdecimal():
@@ -87,7 +93,8 @@ def require_answer(address: str) -> None:
 
 def read_cluster() -> Cluster:
     """The nodes that take trials now, those that are being drained left out, and what may be started besides."""
-    return Cluster(nodes=[node["Resources"] for node in staying_nodes()], growth=_growth())
+    growth, most_nodes = _growth()
+    return Cluster(nodes=[node["Resources"] for node in staying_nodes()], growth=growth, most_nodes=most_nodes)
 
 
 def staying_nodes() -> list[dict[str, Any]]:
@@ -96,36 +103,44 @@ def staying_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
-def _growth() -> list[NodeType] | None:
+def a_group_waits() -> bool:
+    """Whether some workers wait for resources."""
+    return any(group["state"] in ("PENDING", "PREPARED", "RESCHEDULING") for group in placement_group_table().values())
+
+
+def _growth() -> tuple[list[NodeType] | None, int | None]:
+    """`Cluster.growth` and `Cluster.most_nodes`."""
     told = ray_state.get_cluster_config()
     if told is not None and told.node_group_configs:
         return [
             NodeType(dict(group.resources), most=None if group.max_count < 0 else int(group.max_count))
             for group in told.node_group_configs
-        ]
+        ], None
     text = _internal_kv_get(_STATUS)
     status: dict[str, Any] = json.loads(text) if text else {}
     report = status.get("autoscaler_report") or {}
     types = {*(report.get("node_type_mapping") or {}).values(), *(report.get("active_nodes") or {})}
     if all(_OWN_TYPE.fullmatch(name) for name in types):
-        return [] if is_autoscaler_v2(fetch_from_server=True) else None
-    return _node_types(status.get("monitor_pid"))
+        return ([] if is_autoscaler_v2(fetch_from_server=True) else None), None
+    return _configured_growth(status.get("monitor_pid"))
 
 
-def _node_types(monitor_pid: int | None) -> list[NodeType]:
-    """What the autoscaler's configuration says, which lies on the head node only; empty on any other."""
+def _configured_growth(monitor_pid: int | None) -> tuple[list[NodeType], int | None]:
+    """What the autoscaler's configuration says, which lies on the head node only; nothing on any other."""
     try:
         arguments = Path(f"/proc/{monitor_pid}/cmdline").read_text().split("\0")
         prefix = "--autoscaling-config="
         path = next(each.removeprefix(prefix) for each in arguments if each.startswith(prefix))
         config = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-        return [
-            NodeType(dict(kind["resources"]), most=int(kind.get("max_workers", config.get("max_workers", 0))))
+        of_all = int(config["max_workers"])  # nodes besides the head
+        kinds = [
+            NodeType(dict(kind["resources"]), most=int(kind.get("max_workers", of_all)))
             for name, kind in config["available_node_types"].items()
             if name != config.get("head_node_type")
         ]
     except (OSError, StopIteration, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        return []
+        return [], None
+    return kinds, of_all
 
 
 class ClusterWatch:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster_state import staying_nodes
@@ -31,7 +30,8 @@ def check_nodes(
     """Has every node but the driver's read the run's folder, write into it, and make the images ready.
 
     Each node thereby decodes the images into its own cache, once, before the first trial. Nodes that come later are
-    not asked; a trial on one that does not see the run's folder fails and says so (`search.storage.require_run`).
+    not asked; a trial on one that lacks the run's folder or the images ends the search, which says so
+    (`search.trial_place`).
 
     Args:
         fingerprint: of the driver's images; those of the nodes must have the same.
@@ -110,7 +110,7 @@ def _problems_of_folder(paths: RunPaths, nodes: Mapping[str, str], *, halt: Halt
 
 def _other_nodes() -> dict[str, str]:
     """Id and name of each living node on which the driver does not run."""
-    own = None if client.ray.is_connected() else ray.get_runtime_context().get_node_id()
+    own = ray.get_runtime_context().get_node_id()
     return {
         node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in staying_nodes()

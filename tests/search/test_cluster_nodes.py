@@ -83,6 +83,27 @@ def test_what_fits_when_the_cluster_has_grown_waits() -> None:
         check_fits(ResourcesConfig(gpus_per_worker=1), (9,), cluster)
 
 
+def test_there_is_a_limit_to_all_kinds_of_nodes_together() -> None:
+    """As `max_workers` at the top of a cluster launcher's file; the node with most room counts first."""
+    kinds = [NodeType({"CPU": 2.0}, most=3), NodeType({"CPU": 8.0}, most=2), NodeType({"GPU": 1.0}, most=9)]
+    head = {"CPU": 1.0, "node:__internal_head__": 1.0}
+    assert Cluster([head], growth=kinds, most_nodes=4).most_slots({"CPU": 1.0}) == 1 + 2 * 8 + 2 * 2
+    assert Cluster([head], growth=kinds).most_slots({"CPU": 1.0}) == 1 + 2 * 8 + 3 * 2
+    with pytest.raises(ConfigError, match="when it has grown as far as it may, holds 9 of them"):
+        check_fits(ResourcesConfig(), (10,), Cluster([head], growth=kinds, most_nodes=1))
+
+
+def test_kinds_of_nodes_without_a_limit() -> None:
+    kinds = [NodeType({"CPU": 2.0}, most=None), NodeType({"CPU": 1.0}, most=None)]
+    assert Cluster([], growth=kinds).most_slots({"CPU": 1.0}) == math.inf
+    assert Cluster([], growth=kinds, most_nodes=3).most_slots({"CPU": 1.0}) == 6
+
+
+def test_a_cluster_whose_nodes_all_leave() -> None:
+    with pytest.raises(ConfigError, match="no node takes trials: all are being drained, or gone; give --address"):
+        check_fits(ResourcesConfig(), (1,), Cluster([]))
+
+
 def test_an_autoscaler_that_does_not_say_how_far_is_believed() -> None:
     cluster = Cluster([CPU_HEAD], growth=[])
     assert cluster.most_slots({"GPU": 8.0}) == math.inf
@@ -116,9 +137,11 @@ def test_a_cluster_that_may_grow_without_end_is_asked_to_double(trials_left: int
 
 def test_an_address_at_which_nothing_answers_is_refused_at_once() -> None:
     with pytest.raises(
-        ConfigError, match=r"--address \(or \$RAY_ADDRESS\): nothing answers at ray://127.0.0.1:9 \(.*refused"
+        ConfigError, match=r"--address \(or \$RAY_ADDRESS\): nothing answers at 127.0.0.1:9 \(.*refused"
     ):
-        require_answer("ray://127.0.0.1:9")
+        require_answer("127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"ray://head:10001 is for clients outside of the cluster; .* cluster.submit"):
+        require_answer("ray://head:10001")
     with pytest.raises(ConfigError, match=r"http://\*\*\*@head:8265 is a job server's, .* cluster.submit"):
         require_answer("http://me:pass@head:8265")
     require_answer("auto")
