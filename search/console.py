@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from search.redacted_stream import redacted_output
+
 
 @contextmanager
 def open_console() -> Iterator[Console]:
@@ -24,7 +26,10 @@ def open_console() -> Iterator[Console]:
 
 @contextmanager
 def libraries_to(log: Path) -> Iterator[None]:
-    """Sends everything written to standard output and error to a file, C++ code and child processes included."""
+    """Sends everything written to standard output and error to a file, C++ code and child processes included.
+
+    Secrets are left out of what Python writes, which is what Ray forwards from its workers, too.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -33,10 +38,12 @@ def libraries_to(log: Path) -> Iterator[None]:
     try:
         for fd in kept:
             os.dup2(target, fd)
-        yield
+        with redacted_output():
+            yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # on a full disk; the person is to be told
+                stream.flush()
         for fd, original in kept.items():
             os.dup2(original, fd)
             os.close(original)

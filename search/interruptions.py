@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from search.redaction import redacted
 from search.restarts import Interruption, Kind
 
 # What the other workers of a group say when one of them is gone; gloo names where in its transport it noticed.
@@ -50,9 +51,9 @@ def interruption_from_text(text: str, *, otherwise: Kind = Kind.BROKEN) -> Inter
     said = _COLORS.sub("", text)
     memory = _MEMORY_MONITOR.search(said)
     if memory is not None:
-        return Interruption(Kind.MEMORY, memory[0].strip()[:500])
+        return Interruption(Kind.MEMORY, redacted(memory[0]).strip()[:500])
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return Interruption(otherwise, lines[-1][:500] if lines else "its process ended without a message")
+    return Interruption(otherwise, redacted(lines[-1])[:500] if lines else "its process ended without a message")
 
 
 def _within(error: BaseException) -> Iterator[BaseException]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import logging
 import sys
 from pathlib import Path
 
 import pytest
 
+from search.redacted_stream import redacted_output
 from search.redaction import redacted
 
 _HF, _AWS = "hf_" + "aB3" * 10, "AKIA" + "ABCD1234" * 2
@@ -119,3 +123,41 @@ def test_the_cause_of_a_failed_trial_is_told_without_them(monkeypatch: pytest.Mo
     told = (tmp_path / "failure.txt").read_text()
     assert "OSError: no answer from https://***@hub" in told
     assert "correct-horse" not in told
+
+
+def test_what_python_prints_into_the_log_is_redacted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also by pieces, by loggers that were there before, and without an end of line."""
+    secret = "s3cr3t-enough"
+    monkeypatch.setenv("MY_TOKEN", secret)
+    handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("a library")
+    logger.addHandler(handler)
+    before = sys.stdout, sys.stderr
+    with redacted_output():
+        print("first", secret[:5], end="")
+        print(secret[5:], flush=True)
+        logger.error("error with %s", secret)
+        try:
+            raise ValueError(f"https://me:{secret}@host")
+        except ValueError:
+            logger.exception("with a traceback")
+        print("last", secret, end="", file=sys.stderr)
+    assert (sys.stdout, sys.stderr, handler.stream) == (*before, before[1])
+    logger.removeHandler(handler)
+    out, err = capsys.readouterr()
+    assert out == "first ***\n"
+    assert {"error with ***", "ValueError: https://***@host", "last ***"} <= {*err.splitlines()}
+    assert secret not in err
+
+
+def test_a_full_disk_keeps_nobody_from_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    full = Full()
+    monkeypatch.setattr(sys, "stderr", full)
+    with redacted_output():
+        print("not written", file=sys.stderr)
+    assert sys.stderr is full
