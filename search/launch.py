@@ -14,7 +14,7 @@ from search.redaction import redacted
 from search.resources_config import ResourcesConfig
 from search.results import RunPaths, write_text
 from trainables.config import TrialConfig
-from trainables.errors import DisturbedError, OutOfMemoryError, SupersededError, VistuneError
+from trainables.errors import CrowdedError, DisturbedError, OutOfMemoryError, SupersededError, VistuneError
 
 if TYPE_CHECKING:
     from search.restarts import Interruption
@@ -112,15 +112,15 @@ class Launch:
 def run_in_actor(task: TrialTask, launch: Launch) -> None:
     """A one-worker trial: trains in the actor that Tune gave it."""
     del launch
-    from search.trial_place import require_place
+    from search.trial_place import at_its_place
     from trainables.ray_runtime import TuneRuntime
     from trainables.train import train
 
-    require_place(task)
-    train(
-        task.config,
-        TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
-    )
+    with at_its_place(task):
+        train(
+            task.config,
+            TuneRuntime(trial_dir=Path(task.trial_dir), num_threads=task.num_threads),
+        )
 
 
 def run_on_host(task: TrialTask, launch: Launch) -> None:
@@ -189,6 +189,8 @@ def interruption_of_files(error: BaseException) -> Interruption | None:
     from search.trial_place import UnfitNodeError
     from trainables.storage_errors import storage_error
 
+    if isinstance(error, CrowdedError):
+        return Interruption(Kind.CROWDED, message_of(error))
     if isinstance(error, SupersededError | DisturbedError):
         return Interruption(Kind.LOST, message_of(error))
     if isinstance(error, UnfitNodeError):

@@ -26,7 +26,8 @@ from search.cluster_nodes import worker_resources
 from search.cluster_state import read_cluster
 from search.launch import TrialTask, breaks_the_process
 from search.resources_config import ResourcesConfig
-from search.trial_place import require_place
+from search.trial_place import leave_place, require_place
+from trainables.errors import CrowdedError, SupersededError
 from trainables.fused import Candidate, Outcome, train_fused
 from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 
@@ -60,8 +61,11 @@ class _HostedRuntime(LocalRuntime):
     """One trial of a host; its decisions are waited for when all trials of a round have reported."""
 
     def __init__(self, task: TrialTask, desk: _Desk) -> None:
-        device = "cuda" if ray.get_gpu_ids() else "cpu"
-        super().__init__(trial_dir=Path(task.trial_dir), device=device, num_threads=task.num_threads)
+        from trainables.ray_runtime import (
+            assigned_device,  # which imports Ray Train, and the driver imports this module
+        )
+
+        super().__init__(trial_dir=Path(task.trial_dir), device=assigned_device(), num_threads=task.num_threads)
         self.desk = desk
         self._undecided = 0
 
@@ -100,13 +104,14 @@ class TrialHost:
         """The trial's next report, or how it ended: None, or its error."""
         message = self._desks[attempt].messages.get()
         if message is None or isinstance(message, Exception):
-            del self._desks[attempt]
+            self._desks.pop(attempt, None)
         return message
 
     def judge(self, attempt: str, *, go_on: bool) -> None:
-        """Answers the trial's last report."""
-        if attempt in self._desks:
-            self._desks[attempt].verdicts.put(go_on)
+        """Answers the trial's last report; of one that ends nobody hears any more."""
+        desk = self._desks.get(attempt) if go_on else self._desks.pop(attempt, None)
+        if desk is not None:
+            desk.verdicts.put(go_on)
 
     def _train_for_ever(self) -> None:
         while True:
@@ -125,7 +130,9 @@ class TrialHost:
 
     def _on_end(self, outcome: Outcome) -> None:
         runtime = outcome.candidate.runtime
-        assert isinstance(runtime, _HostedRuntime)
+        assert isinstance(runtime, _HostedRuntime) and runtime.trial_dir is not None
+        if not isinstance(outcome.error, SupersededError):
+            leave_place(runtime.trial_dir)
         breaks = outcome.error is not None and breaks_the_process(outcome.error)
         if breaks and len(self._desks) > 1:  # whose fault it was is not known: all lose their worker, and go on
             _log.error("%d trials lose their process", len(self._desks), exc_info=outcome.error)
@@ -148,11 +155,15 @@ class _Seats:
     """A host, and who sits there.
 
     Attributes:
+        most: how many trials it takes.
         attempts: by trial number.
         kinds: of the trials, by number.
+        begun: is there once the host runs; until then it waits for resources.
     """
 
     host: Any
+    most: int
+    begun: Any
     attempts: dict[int, str] = field(default_factory=dict)
     kinds: dict[int, str] = field(default_factory=dict)
 
@@ -170,7 +181,7 @@ class HostPool:
         Args:
             kind: trials of the same kind may be fused, so they are brought together.
         """
-        open_hosts = [each for each in self._hosts if len(each.kinds) < self._resources.trials_per_device]
+        open_hosts = [each for each in self._hosts if len(each.kinds) < each.most]
         no_host_idles = all(each.kinds for each in self._hosts)
         if no_host_idles and len(self._hosts) < max(1, read_cluster().slots(worker_resources(self._resources))):
             open_hosts = [self._new_host()]
@@ -186,6 +197,16 @@ class HostPool:
             each.host.judge.remote(each.attempts.pop(number), go_on=False)
             del each.kinds[number]
 
+    def has_slot(self, number: int) -> bool:
+        """Whether a trial is with a host that runs; others wait."""
+        seats = [each.begun for each in self._hosts if number in each.kinds]
+        return bool(seats) and bool(ray.wait(seats, timeout=0)[0])
+
+    def crowded(self, number: int, slots: int) -> None:
+        """The host of a trial has no memory for as many as it had; it takes no more than so many from now on."""
+        for each in [each for each in self._hosts if number in each.kinds]:
+            each.most = min(each.most, slots)
+
     def lose(self, number: int) -> None:
         """Ends the host of a trial: it died, hangs, or reports to nobody. Its other trials go on elsewhere."""
         for each in [each for each in self._hosts if number in each.kinds]:
@@ -197,7 +218,8 @@ class HostPool:
         options = {"num_cpus": needs.pop("CPU", 0), "num_gpus": needs.pop("GPU", 0), "resources": needs}
         # Every trial has a call that waits; submissions and verdicts are answered beside these.
         remote = ray.remote(TrialHost).options(max_concurrency=2 * slots + 4, **options)
-        self._hosts.append(_Seats(remote.remote(slots)))
+        host = remote.remote(slots)
+        self._hosts.append(_Seats(host, most=slots, begun=host.__ray_ready__.remote()))
         return self._hosts[-1]
 
 
@@ -241,6 +263,8 @@ def train_on_host(task: TrialTask, pool: Any, *, report: Callable[[Metrics], Non
     try:
         ray.get(host.submit.remote(task, attempt))
         while (heard := ray.get(host.heard.remote(attempt))) is not None:
+            if isinstance(heard, CrowdedError):
+                ray.get(pool.crowded.remote(task.number, heard.slots))
             if isinstance(heard, Exception):
                 raise heard
             report(heard)

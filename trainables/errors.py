@@ -37,6 +37,21 @@ class DisturbedError(VistuneError):
     """Another trial's failure has left a trial in the middle of an epoch; it can go on from its checkpoint."""
 
 
+class CrowdedError(DisturbedError):
+    """Memory ran out where trials share a device; one may fit beside fewer.
+
+    Args:
+        beside: how many other trials there were.
+    """
+
+    def __init__(self, beside: int) -> None:
+        super().__init__(beside)
+        self.slots = max(1, (beside + 1) // 2)
+
+    def __str__(self) -> str:
+        return f"memory ran out beside {self.args[0]} other trial(s) on the device; {self.slots} share it from now on"
+
+
 class OutOfMemoryError(VistuneError):
     """Not even a micro-batch of one image fits into memory."""
 

@@ -59,12 +59,20 @@ def fusion_of(trial: TrialState) -> Fusion:
         return Fusion(None, f"{trial.config.arch} has auxiliary classifiers")
     if stepper.micro_batch_size < trial.train_batches.largest_share:
         return Fusion(None, f"its batch is cut into micro-batches of {stepper.micro_batch_size} images")
-    return find_fusion(
-        trial.config,
-        num_classes=len(trial.class_names),
-        in_chans=stepper.preprocess.in_chans,
-        image_size=stepper.preprocess.size,
-    )
+    return find_fusion(trial.config, **_sizes(trial))
+
+
+def give_up_fusing(trial: TrialState, *, reason: str) -> None:
+    """Has trials like this one train alone in this process, since they could not be fused where they train.
+
+    What is tried out beforehand is tried on the CPU, in double precision.
+    """
+    _given_up[_question(trial.config, **_sizes(trial))] = reason
+
+
+def _sizes(trial: TrialState) -> dict[str, int]:
+    preprocess = trial.stepper.preprocess
+    return {"num_classes": len(trial.class_names), "in_chans": preprocess.in_chans, "image_size": preprocess.size}
 
 
 def find_fusion(config: TrialConfig, *, num_classes: int, in_chans: int, image_size: int) -> Fusion:
@@ -81,10 +89,10 @@ def find_fusion(config: TrialConfig, *, num_classes: int, in_chans: int, image_s
         return Fusion(None, "compile: true compiles the network of one trial")
     if config.precision == "fp16":
         return Fusion(None, "precision: fp16 scales the loss of each trial by a factor of its own")
-    fields = {name: getattr(config, name) for name in _OF_NETWORK}
-    # Any rate shows whether the layers that take it can be fused.
-    fields |= {name: 0.25 for name in ("dropout", "drop_path") if getattr(config, name) > 0}
-    return _try_engines(tuple(fields.items()), num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+    question = _question(config, num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+    if question in _given_up:
+        return Fusion(None, _given_up[question])
+    return _try_engines(question)
 
 
 def fusion_key(trial: TrialState, fusion: Fusion) -> Hashable:
@@ -100,9 +108,35 @@ def fusion_key(trial: TrialState, fusion: Fusion) -> Hashable:
     return shared, flags, fusion.engine, trial.runtime.device, size, batches.largest_share, batches.num_steps(epoch)
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What decides whether trials can be fused.
+
+    Attributes:
+        fields: of their hyperparameters, by name.
+    """
+
+    fields: tuple[tuple[str, Any], ...]
+    num_classes: int
+    in_chans: int
+    image_size: int
+
+
+# Why some could not be fused after all.
+_given_up: dict[_Question, str] = {}
+
+
+def _question(config: TrialConfig, *, num_classes: int, in_chans: int, image_size: int) -> _Question:
+    fields = {name: getattr(config, name) for name in _OF_NETWORK}
+    # Any rate shows whether the layers that take it can be fused.
+    fields |= {name: 0.25 for name in ("dropout", "drop_path") if getattr(config, name) > 0}
+    return _Question(tuple(fields.items()), num_classes=num_classes, in_chans=in_chans, image_size=image_size)
+
+
 @lru_cache(maxsize=256)
-def _try_engines(fields: tuple[tuple[str, Any], ...], *, num_classes: int, in_chans: int, image_size: int) -> Fusion:
-    config = Hyperparameters.model_validate(dict(fields))
+def _try_engines(question: _Question) -> Fusion:
+    num_classes, in_chans, image_size = question.num_classes, question.in_chans, question.image_size
+    config = Hyperparameters.model_validate(dict(question.fields))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         models = [

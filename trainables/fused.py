@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from trainables.config import TrialConfig
-from trainables.errors import DisturbedError
-from trainables.fusable import Fusion, fusion_key, fusion_of
+from trainables.errors import CrowdedError, DisturbedError, OutOfMemoryError, first_line
+from trainables.fusable import Fusion, fusion_key, fusion_of, give_up_fusing
 from trainables.fused_trials import FusedTrials, SlotError
+from trainables.memory import is_out_of_memory
 from trainables.runtime import Runtime, StopTrial
 from trainables.train import keep, train_one_epoch, validate
 from trainables.trial_log import TrialLog
@@ -50,6 +54,8 @@ class Outcome:
     error: Exception | None = None
 
 
+_log = logging.getLogger(__name__)
+
 NextTrial = Callable[[], Candidate | None]
 
 
@@ -58,6 +64,7 @@ def train_fused(next_trial: NextTrial, *, num_slots: int, on_end: Callable[[Outc
 
     Slots are filled whenever one is free, between epochs. Each trial reports, is saved, resumed and stopped as by
     `train`: its runtime's `report` or `settle` ends it by raising `StopTrial`, and an error of its own ends no other.
+    Where memory runs out, trials that were not alone fail with a `CrowdedError`, and fewer train at once from then on.
     Trials that agree in what `fusion_key` names train an epoch together, wherever each of them stands; one that has no
     partner, or cannot be fused, trains its epoch as `train` does. All runtimes must be of this process and one device.
 
@@ -79,7 +86,7 @@ class _Slots:
         self._on_end = on_end
         self._slots: list[_Slot] = []
         # Stacks of the last round: weights move only when a trial comes or goes.
-        self._fused: dict[tuple[int, ...], FusedTrials] = {}
+        self._stacks: dict[tuple[int, ...], FusedTrials] = {}
 
     def run(self) -> None:
         try:
@@ -87,9 +94,10 @@ class _Slots:
                 self._fill()
                 if not self._slots:
                     return
-                last_round, self._fused = self._fused, {}
-                for group in self._groups():
-                    self._advance(group, last_round)
+                groups = self._groups()
+                self._keep_stacks_of(groups)
+                for group in groups:
+                    self._advance(group)
                 for slot in self._slots:
                     slot.settle()
                 self._release()
@@ -103,7 +111,14 @@ class _Slots:
             self._release()
 
     def _release(self) -> None:
-        for slot in [slot for slot in self._slots if slot.outcome is not None]:
+        ended = [slot for slot in self._slots if slot.outcome is not None]
+        short = [slot for slot in ended if slot.lacks_memory]
+        if short and len(self._slots) > 1:
+            crowded = CrowdedError(len(self._slots) - 1)
+            self._num_slots = crowded.slots
+            for slot in short:
+                slot.fail(crowded)
+        for slot in ended:
             self._slots.remove(slot)
             slot.close()
             assert slot.outcome is not None
@@ -115,17 +130,22 @@ class _Slots:
             groups.setdefault(slot.key(), []).append(slot)
         return list(groups.values())
 
-    def _advance(self, group: list[_Slot], last_round: dict[tuple[int, ...], FusedTrials]) -> None:
+    def _keep_stacks_of(self, groups: list[list[_Slot]]) -> None:
+        """The memory of others is free before new ones are made."""
+        members = {_members(group) for group in groups}
+        for each in self._stacks.keys() - members:
+            del self._stacks[each]
+
+    def _advance(self, group: list[_Slot]) -> None:
         """Trains a group for an epoch."""
         engine = group[0].fusion.engine
         if len(group) == 1 or engine is None:
             for slot in group:
                 slot.train_alone()
             return
-        trials = [slot.trial for slot in group]
-        members = tuple(id(trial) for trial in trials)
+        trials, members = [slot.trial for slot in group], _members(group)
         try:
-            fused = last_round.get(members) or FusedTrials(trials, engine=engine)
+            fused = self._stacks.pop(members, None) or FusedTrials(trials, engine=engine)
             metrics = fused.train_epoch()
             if trials[0].config.refit_epochs is None:
                 metrics = [ours | theirs for ours, theirs in zip(metrics, fused.validate(), strict=True)]
@@ -135,13 +155,26 @@ class _Slots:
                 slot.fail(DisturbedError("a trial beside it failed in mid-epoch"))
             group[error.slot].fail(error.__cause__)
             return
-        except Exception as error:  # of no single trial: their memory, or the device
+        except Exception as error:  # of no single trial: their memory, the device, or how they are fused
+            if not _is_of_device(error):
+                _log.exception("%s cannot be trained fused: each trial goes on alone", trials[0].config.arch)
+                give_up_fusing(trials[0], reason=first_line(error))
+                error = DisturbedError("it could not be trained fused, and goes on alone")
             for slot in group:
                 slot.fail(error)
             return
-        self._fused[members] = fused
+        self._stacks[members] = fused
         for slot, own in zip(group, metrics, strict=True):
             slot.finish_epoch(own)
+
+
+def _members(group: list[_Slot]) -> tuple[int, ...]:
+    return tuple(id(slot.trial) for slot in group)
+
+
+def _is_of_device(error: Exception) -> bool:
+    """Whether memory or the device is to blame."""
+    return isinstance(error, OutOfMemoryError | torch.AcceleratorError) or is_out_of_memory(error)
 
 
 class _Slot:
@@ -189,6 +222,12 @@ class _Slot:
         if self.outcome is None:
             with self._ending():
                 self._candidate.runtime.settle()
+
+    @property
+    def lacks_memory(self) -> bool:
+        """Whether the trial has ended since memory ran out."""
+        error = None if self.outcome is None else self.outcome.error
+        return error is not None and (isinstance(error, OutOfMemoryError) or is_out_of_memory(error))
 
     def fail(self, error: Exception) -> None:
         """Ends the trial."""

@@ -8,7 +8,9 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from search.interruptions import NodeTakenBackError, interruption_from_text, interruption_of
+from search.launch import interruption_of_files
 from search.restarts import Kind, Restarts
+from trainables.errors import CrowdedError
 
 DIED = RayActorError(actor_id="0a", error_msg="The actor died.\nIt was killed by signal 9.")
 PREEMPTED = RayActorError(actor_id="0a", error_msg="The node was preempted.", preempted=True)
@@ -79,3 +81,17 @@ def test_losses_are_counted_anew_after_an_epoch() -> None:
         assert restarts.in_a_row == in_a_row
     restarts = restarts.after(Kind.PREEMPTED, epoch=4)
     assert restarts.words == "restarted: 5 after a lost worker, 1 after a preemption"
+
+
+def test_what_is_told_of_a_loss_has_no_secrets() -> None:
+    found = interruption_from_text("Traceback\nConnectionError: GET /x?token=abcdef123 connection refused")
+    assert found.message == "ConnectionError: GET /x?token=*** connection refused"
+
+
+def test_trials_that_crowd_each_other_out_go_on_until_one_is_alone() -> None:
+    found = interruption_of_files(CrowdedError(15))
+    assert found is not None and found.may_go_on
+    restarts = Restarts()
+    for _ in range(6):
+        restarts = restarts.after(found.kind, epoch=0)
+    assert (restarts.in_a_row, restarts.lost) == (0, 6)

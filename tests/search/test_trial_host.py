@@ -14,7 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 from search.launch import TrialTask
-from search.trial_host import TrialHost
+from search.trial_host import TrialHost, _Desk
 from tests.search.cli import finish, run, start, summary_of, trials_of, write_space
 from tests.search.test_losses import processes, wait_for_epochs
 from trainables.config import DataConfig, TrialConfig
@@ -64,6 +64,16 @@ class LosesItsDevice(TrialHost):
         candidate = self._next_trial()
         assert candidate is not None
         self._on_end(Outcome(candidate, metrics=None, error=torch.AcceleratorError("an illegal memory access")))
+
+
+def test_a_trial_that_has_ended_is_no_longer_with_its_host() -> None:
+    host = TrialHost(1)
+    desk = host._desks["first"] = _Desk()
+    host.judge("first", go_on=True)
+    assert host._desks == {"first": desk}
+    host.judge("first", go_on=False)
+    assert host._desks == {}
+    assert [desk.verdicts.get_nowait() for _ in range(2)] == [True, False]
 
 
 def test_what_ends_a_process_is_told_before_it_ends(tmp_path: Path) -> None:

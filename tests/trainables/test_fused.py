@@ -7,23 +7,29 @@ At high learning rates it does, fused or not: cutting a lone trial's batch into 
 
 from __future__ import annotations
 
+import pickle
 import resource
+import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from trainables import fusable
 from trainables.batches import Batch, TrainBatches
 from trainables.checkpoint import TrialFiles, load_checkpoint, load_weights
 from trainables.config import DataConfig, TrialConfig
-from trainables.errors import ConfigError, DisturbedError, DivergedError
+from trainables.errors import ConfigError, CrowdedError, DisturbedError, DivergedError
 from trainables.folded_layers import FoldedConv2d
 from trainables.fusable import find_fusion
 from trainables.fused import Candidate, Outcome, train_fused
 from trainables.fused_optim import fused_optimizer
+from trainables.fused_trials import FusedTrials
 from trainables.optim import build_optimizer
 from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 from trainables.small_cnn import SmallCNN
@@ -238,6 +244,72 @@ def test_fewer_slots_at_once_where_memory_is_scarce(scarce_memory: list[int]) ->
     assert scarce_memory[:2] == [5, 3]
     assert set(scarce_memory[2:]) == {1, 2}
     assert_as_alone(configs, runtimes)
+
+
+def test_trials_for_which_there_is_no_memory_beside_others_may_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What all of them hold together leaves too little for one, which would have enough alone."""
+    in_memory: list[int] = []
+
+    def refuse(*arguments: Any) -> Any:
+        in_memory.append(len(arguments[0].trials))
+        if in_memory[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_epoch(*arguments)
+
+    train_epoch = FusedTrials.train_epoch
+    monkeypatch.setattr(FusedTrials, "train_epoch", refuse)
+    configs = [config(seed=seed, max_epochs=1) for seed in range(4)]
+    waiting = deque((each, LocalRuntime(num_threads=1)) for each in configs)
+    done: dict[int, LocalRuntime] = {}
+
+    def next_trial() -> Candidate | None:
+        return Candidate(*waiting.popleft()) if waiting else None
+
+    def on_end(outcome: Outcome) -> None:
+        if outcome.error is None:
+            done[outcome.candidate.config.seed] = cast(LocalRuntime, outcome.candidate.runtime)
+            return
+        assert isinstance(outcome.error, CrowdedError)
+        assert pickle.loads(pickle.dumps(outcome.error)).slots == 2
+        assert "memory ran out beside 3 other trial(s)" in str(outcome.error)
+        waiting.append((outcome.candidate.config, LocalRuntime(num_threads=1)))
+
+    train_fused(next_trial, num_slots=4, on_end=on_end)
+    assert in_memory == [4, 2, 2]
+    assert_as_alone(configs, [done[seed] for seed in range(4)])
+
+
+def test_trials_that_cannot_be_fused_after_all_go_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried out beforehand is tried on the CPU; a kernel of a GPU may refuse what that took."""
+    monkeypatch.setattr(fusable, "_given_up", {})
+
+    def refuse(*arguments: Any) -> Any:
+        del arguments
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
+
+    monkeypatch.setattr(FusedTrials, "train_epoch", refuse)
+    configs = [config(seed=seed, max_epochs=1) for seed in range(2)]
+    ended = fuse(configs, [LocalRuntime(num_threads=1) for _ in configs])
+    assert [type(outcome.error) for outcome in ended] == [DisturbedError, DisturbedError]
+    again = [LocalRuntime(num_threads=1) for _ in configs]
+    assert [outcome.error for outcome in fuse(configs, again)] == [None, None]
+    assert_as_alone(configs, again)
+
+
+def test_weights_lie_in_one_stack_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a slot changes hands, the old stack is gone before the new one is made."""
+    stacks: weakref.WeakSet[FusedTrials] = weakref.WeakSet()
+    make = FusedTrials.__init__
+
+    def counted(self: FusedTrials, *arguments: Any, **settings: Any) -> None:
+        assert not stacks
+        stacks.add(self)
+        make(self, *arguments, **settings)
+
+    monkeypatch.setattr(FusedTrials, "__init__", counted)
+    configs = [config(seed=seed, max_epochs=epochs) for seed, epochs in enumerate((1, 3, 3))]
+    ended = fuse(configs, [LocalRuntime(num_threads=1) for _ in configs])
+    assert [outcome.error for outcome in ended] == [None] * 3
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "timm/momentum"])
