@@ -35,7 +35,13 @@ _MOST_VALUES = 2**22
 
 
 class Augment(Protocol):
-    """An augmentation of uint8 batches."""
+    """An augmentation of uint8 batches.
+
+    Attributes:
+        on_cpu: whether images have to be on the CPU for it, or are fetched from where they are.
+    """
+
+    on_cpu: bool
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the randomness of an epoch, counted from 0; called before its first batch."""
@@ -75,6 +81,7 @@ class Stages:
 
     def __init__(self, stages: Sequence[Augment]) -> None:
         self._stages = tuple(stages)
+        self.on_cpu = any(stage.on_cpu for stage in stages)
 
     def start_epoch(self, epoch: int) -> None:
         for stage in self._stages:
@@ -88,6 +95,8 @@ class Stages:
 
 class TensorAugment:
     """Random crop, flips, rotation and jitter, then a policy where asked for, as operations on whole batches."""
+
+    on_cpu = False
 
     def __init__(self, config: TrialConfig, *, num_images: int) -> None:
         self._config = config
@@ -128,7 +137,7 @@ class TensorAugment:
             images = rotate(images, config.rotation * (2 * variation[:, 1] - 1))
         if config.color_jitter > 0:
             factors = jitter_factors(variation[:, 2:6], strength=config.color_jitter)
-            images = color_jitter(images, torch.from_numpy(factors).to(images.device))
+            images = color_jitter(images, torch.from_numpy(factors).to(images.device, non_blocking=True))
         if self._policy is not None:
             images = self._policy(to_planes(images), draws[:, _CROP_DRAWS:])
         return to_pixels(images)
@@ -152,6 +161,8 @@ class TensorAugment:
 
 class Erasing:
     """Random erasing, after whatever else; see `trainables.erasing`."""
+
+    on_cpu = False
 
     def __init__(self, config: TrialConfig, *, num_images: int) -> None:
         self._probability = config.erasing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +15,13 @@ from trainables.augment import Augment
 from trainables.config import TrialConfig
 from trainables.data import ImageData
 from trainables.imbalance import epoch_order
+from trainables.memory import is_out_of_memory, release_memory
 from trainables.mixing import Mix, draw_mix, mix_images, mix_targets
 from trainables.runtime import Runtime
 from trainables.seeds import Stream, stream_seed
 from trainables.stratify import nested_order
+
+T = TypeVar("T")
 
 EVAL_BATCH_SIZE = 256
 
@@ -100,14 +105,13 @@ class TrainBatches:
         """The batches of one epoch, counted from 0."""
         self._augment.start_epoch(epoch)
         order = epoch_order(self._labels[: self._num_images(epoch)], config=self._config, epoch=epoch)
-        shares = [self._share(epoch, step) for step in range(self.num_steps(epoch))]
-        groups = list(self._augmented_together(shares))
-        slots = [np.concatenate([share.slots for share in group]) for group in groups]
+        # Some are read ahead; all at once would have the first step wait for the draws of a whole epoch.
+        groups, ahead = itertools.tee(self._groups(epoch))
         pixels = self._data.batches(
-            (self._rows[order[each]] for each in slots), num_threads=self._runtime.num_threads or 1
+            (self._rows[order[slots]] for _, slots in ahead), num_threads=self._runtime.num_threads or 1
         )
-        for images, each, group in zip(pixels, slots, groups, strict=True):
-            yield from self._batches(images, self._labels[order[each]], each, group)
+        for images, (shares, slots) in zip(pixels, groups, strict=True):
+            yield from self._batches(images, self._labels[order[slots]], slots, shares)
 
     def _num_images(self, epoch: int) -> int:
         """Images of an epoch; a batch at least."""
@@ -119,9 +123,13 @@ class TrainBatches:
         mix = draw_mix(self._config, epoch=epoch, step=step, height=height, width=width)
         return _Share(self._slots(step, mixed=mix is not None), mix)
 
-    def _augmented_together(self, shares: Sequence[_Share]) -> Iterator[Sequence[_Share]]:
-        for start in range(0, len(shares), self.read_together):
-            yield shares[start : start + self.read_together]
+    def _groups(self, epoch: int) -> Iterator[tuple[Sequence[_Share], np.ndarray]]:
+        """This rank's shares of the batches that are augmented together, and the slots of all of them."""
+        num_steps = self.num_steps(epoch)
+        for start in range(0, num_steps, self.read_together):
+            steps = range(start, min(start + self.read_together, num_steps))
+            shares = [self._share(epoch, step) for step in steps]
+            yield shares, np.concatenate([share.slots for share in shares])
 
     def _slots(self, step: int, *, mixed: bool) -> np.ndarray:
         """Places in the epoch's order of this rank's share; where it is mixed on several ranks, its partners follow.
@@ -139,8 +147,12 @@ class TrainBatches:
     def _batches(
         self, pixels: np.ndarray, labels: np.ndarray, slots: np.ndarray, group: Sequence[_Share]
     ) -> Iterator[Batch]:
-        images, targets = _to_device(pixels, labels, device=self._runtime.device)
-        images = self._augment(images, torch.from_numpy(slots))
+        images, targets = _tensors(pixels, labels)
+        if self._augment.on_cpu:
+            images = self._augment(images, torch.from_numpy(slots))
+        images, targets = _upload(images, self._runtime.device), _upload(targets, self._runtime.device)
+        if not self._augment.on_cpu:
+            images = self._augment(images, torch.from_numpy(slots))
         sizes = [len(share.slots) for share in group]
         for share, mine, my_targets in zip(group, torch.split(images, sizes), torch.split(targets, sizes), strict=True):
             if share.mix is not None:
@@ -181,14 +193,27 @@ class EvalBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         chunks = [self._rows[start : start + self.batch_size] for start in range(0, len(self._rows), self.batch_size)]
         for rows, pixels in zip(chunks, self._data.batches(chunks, num_threads=self._num_threads), strict=True):
-            yield _to_device(pixels, self._data.labels[rows], device=self._device)
+            images, targets = _tensors(pixels, self._data.labels[rows])
+            yield _upload(images, self._device), _upload(targets, self._device)
+
+    def within_memory(self, a_pass: Callable[[], T]) -> T:
+        """What a pass over these batches returns, with half as many images at a time whenever they do not fit."""
+        while True:
+            try:
+                return a_pass()
+            except Exception as error:
+                if not is_out_of_memory(error) or self.batch_size == 1:
+                    raise
+            release_memory(self._device)
+            self.batch_size = -(-self.batch_size // 2)
 
 
-def _to_device(pixels: np.ndarray, labels: np.ndarray, *, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tensors(pixels: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
     # (B, H, W, C) viewed as (B, C, H, W) is channels-last already: no copy is made for it.
-    images, targets = torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels)
-    if labels.ndim == 2:
-        targets = targets.float()
-    if device.type == "cuda":
-        images, targets = images.pin_memory(), targets.pin_memory()
-    return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+    targets = torch.from_numpy(labels)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2), targets.float() if labels.ndim == 2 else targets
+
+
+def _upload(values: Tensor, device: torch.device) -> Tensor:
+    """The same on a device; a GPU goes on meanwhile."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

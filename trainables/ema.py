@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,8 +26,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         self._decay = decay
-        self._approach = _Approach()
-        self._averaged = AveragedModel(model, multi_avg_fn=self._approach, use_buffers=True)
+        self._averaged = AveragedModel(model, use_buffers=True)
         self._averaged.requires_grad_(False)
         self._averaged.eval()
         names = [name for name, _ in model.named_buffers()]
@@ -51,8 +50,14 @@ class Ema:
         current = dict(model.named_buffers()) if self._constants else {}
         for name in self._constants:
             self._have_shape_of(current[name], name)
-        self._approach.weight = 1.0 - min(self._decay, (1 + done) / (10 + done))
-        self._averaged.update_parameters(model)
+        weight = 1.0 - min(self._decay, (1 + done) / (10 + done))
+        # Torch's own `update_parameters` copies the number of updates to the GPU each time, and waits for it.
+        self._averaged.n_averaged += 1
+        for mine, latest in _by_type(_tensors(self.module), _tensors(model)):
+            if done and mine[0].is_floating_point():
+                torch._foreach_lerp_(mine, latest, weight)
+            else:
+                torch._foreach_copy_(mine, latest)
         if self._constants:  # an attention mask of -inf would have been averaged to NaN
             averaged = dict(self.module.named_buffers())
             for name in self._constants:
@@ -75,18 +80,15 @@ class Ema:
         self._averaged.load_state_dict(state)
 
 
-class _Approach:
-    """Moves tensors of one device and type towards others by a part `weight` of the way, in a few kernels.
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
-    An object of its own rather than a method of `Ema`: in a reference cycle the averaged model would outlive its trial
-    in memory.
-    """
 
-    weight: float = 1.0
-
-    @torch.no_grad()
-    def __call__(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _num_averaged: Tensor | int) -> None:
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(list(averaged), list(current), self.weight)
-        else:
-            torch._foreach_copy_(list(averaged), list(current))
+def _by_type(averaged: Sequence[Tensor], latest: Sequence[Tensor]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
+    """The same in groups of one type, which take a few kernels each."""
+    groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for mine, theirs in zip(averaged, latest, strict=True):
+        group = groups.setdefault(mine.dtype, ([], []))
+        group[0].append(mine)
+        group[1].append(theirs)
+    return groups.values()

@@ -57,9 +57,9 @@ def _one_by_one(images: Tensor, hit: np.ndarray, boxes: np.ndarray, *, noise: Te
 def _all_at_once(images: Tensor, hit: np.ndarray, boxes: np.ndarray, *, noise: Tensor, starts: np.ndarray) -> Tensor:
     _, channels, height, width = images.shape
     noisy = windows(noise, starts, height=height, stride=width, width=width)
-    inside = torch.from_numpy(_inside(boxes, height, width, channels)).to(images.device)
+    inside = torch.from_numpy(_inside(boxes, height, width, channels)).to(images.device, non_blocking=True)
     pixels = images.permute(0, 2, 3, 1)
-    whole = pixels.index_select(0, torch.from_numpy(hit).to(images.device))
+    whole = pixels.index_select(0, torch.from_numpy(hit).to(images.device, non_blocking=True))
     # The noise inside and the image outside, as operations on bits: they vectorise, and `torch.where` does not.
     return with_rows(pixels, hit, whole ^ ((whole ^ noisy) & inside)).permute(0, 3, 1, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -46,9 +47,15 @@ def clip_gradients(stack: Stack, max_norms: Sequence[float | None]) -> None:
     """Scales each slot's gradient to a norm of at most its own limit; None leaves it alone."""
     if all(each is None for each in max_norms):
         return
-    limits = stack.gradients.new_tensor([float("inf") if each is None else each for each in max_norms])
+    limits = _of_slots([float("inf") if each is None else each for each in max_norms], stack)
     norms = torch.linalg.vector_norm(stack.gradients, dim=1)
-    stack.gradients.mul_((limits / (norms + _CLIP_EPS)).clamp(max=1.0)[:, None])
+    stack.gradients.mul_((limits[:, 0] / (norms + _CLIP_EPS)).clamp(max=1.0)[:, None])
+
+
+def _of_slots(numbers: Sequence[float], stack: Stack) -> Tensor:
+    """A number of each slot beside its parameters, (num_slots, 1), without waiting for what a GPU still has to do."""
+    values = torch.tensor(numbers, dtype=torch.float64).to(stack.parameters.dtype)
+    return values[:, None].to(stack.parameters.device, non_blocking=True)
 
 
 class SlotBySlot:
@@ -89,12 +96,12 @@ class _Stacked:
 
     def column(self, key: str) -> Tensor:
         """A setting of each slot, (num_slots, 1)."""
-        return self.stack.parameters.new_tensor([each.param_groups[0][key] for each in self.optimizers])[:, None]
+        return _of_slots([each.param_groups[0][key] for each in self.optimizers], self.stack)
 
     def lr(self) -> Tensor:
         """Learning rates, (num_slots, 1) or (num_slots, P)."""
         groups = [optimizer.param_groups[0] for optimizer in self.optimizers]
-        rates = self.stack.parameters.new_tensor([group["lr"] / group["lr_scale"] for group in groups])[:, None]
+        rates = _of_slots([group["lr"] / group["lr_scale"] for group in groups], self.stack)
         return rates if self.lr_scale is None else rates * self.lr_scale
 
     def adopt(self, key: str) -> Tensor:
@@ -137,9 +144,8 @@ class StackedAdamW(_Stacked):
         self._steps = [each + 1 for each in self._steps]
         beta1, beta2 = self.optimizers[0].param_groups[0]["betas"]
         eps = self.optimizers[0].param_groups[0]["eps"]
-        steps = torch.tensor(self._steps, dtype=torch.float64)[:, None]
-        first = (1 - beta1**steps).to(weights.dtype).to(weights.device)
-        second = (1 - beta2**steps).sqrt().to(weights.dtype).to(weights.device)
+        first = _of_slots([1 - beta1**steps for steps in self._steps], self.stack)
+        second = _of_slots([math.sqrt(1 - beta2**steps) for steps in self._steps], self.stack)
         weights.mul_(1 - lr * self.decay)
         self._mean.lerp_(gradients, 1 - beta1)
         self._square.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)

@@ -72,7 +72,8 @@ def resized_crop(
     xs = _source_places(boxes[:, 1], boxes[:, 3], width, mirrored=hflip)
     along = np.stack([_normalised(xs, width), np.zeros_like(xs, np.float32)], axis=-1)
     down = np.stack([np.zeros_like(ys, np.float32), _normalised(ys, height)], axis=-1)
-    return sample(images, _grid(*(torch.from_numpy(each).to(images.device) for each in (along, down))))
+    places = (torch.from_numpy(each).to(images.device, non_blocking=True) for each in (along, down))
+    return sample(images, _grid(*places))
 
 
 def resized_crop_boxes(draws: np.ndarray, *, height: int, width: int, scale: float) -> np.ndarray:
@@ -93,8 +94,8 @@ def resized_crop_boxes(draws: np.ndarray, *, height: int, width: int, scale: flo
         draws, width, height, area=(scale, 1.0), ratio=CROP_RATIO, largest=(width, height)
     )  # torchvision multiplies the width by the root of the ratio
     whole = _largest_part(height, width)
-    box_height = np.where(fits, sizes[:, 1], whole[0])
-    box_width = np.where(fits, sizes[:, 0], whole[1])
+    box_height = np.where(fits, np.maximum(sizes[:, 1], 1), whole[0])
+    box_width = np.where(fits, np.maximum(sizes[:, 0], 1), whole[1])
     top = np.where(fits, whole_numbers(draws[:, -2], height - box_height), (height - box_height) // 2)
     left = np.where(fits, whole_numbers(draws[:, -1], width - box_width), (width - box_width) // 2)
     return np.stack([top, left, box_height, box_width], axis=1)

@@ -129,12 +129,12 @@ class Operations:
         if self.matrices is not None:
             return affine(images, self.matrices[rows])
         if self._table is not None:
-            places = self._table[torch.from_numpy(self._table_rows[rows]).to(images.device)]
+            places = self._table[torch.from_numpy(self._table_rows[rows]).to(images.device, non_blocking=True)]
             pixels = F.pad(images.flatten(2), (1, 0))  # place 0 is black
             return pixels.gather(2, places[:, None].expand(-1, images.shape[1], -1)).view_as(images)
         moved = torch.empty_like(images)
         for row in np.unique(rows).tolist():
-            same = torch.from_numpy(np.flatnonzero(rows == row)).to(images.device)
+            same = torch.from_numpy(np.flatnonzero(rows == row)).to(images.device, non_blocking=True)
             moved[same] = _move_all(images[same], *self._moves[row])
         return moved
 

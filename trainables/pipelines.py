@@ -29,6 +29,8 @@ class PipelineAugment:
     image from (seed, epoch, position): the NumPy one by moving its counter, the Python one by a draw from it.
     """
 
+    on_cpu = True
+
     def __init__(self, steps: Sequence[AugmentationStep], *, seed: int, where: str) -> None:
         self._where = where
         self._seed = seed

@@ -97,10 +97,10 @@ def aug_mix(images: Tensor, draws: np.ndarray, *, severity: int, width: int) -> 
         which, strength, sign = chains[:, 1 + 3 * step : 4 + 3 * step].T
         chosen = np.where(step < lengths, whole_numbers(which, identity - 1), identity)
         chained = operations(chained, chosen, bins=whole_numbers(strength, severity - 1), negative=sign < 0.5)
-    share = torch.from_numpy(draws[:, -1]).to(images.device)[:, None, None, None]
+    share = torch.from_numpy(draws[:, -1]).to(images.device, non_blocking=True)[:, None, None, None]
     weights = _dirichlet(draws[:, width * _CHAIN_DRAWS : -1]) * (1 - draws[:, -1:])
     mixed = images.mul(share)
-    for chain, weight in enumerate(torch.from_numpy(weights).to(images.device).unbind(1)):
+    for chain, weight in enumerate(torch.from_numpy(weights).to(images.device, non_blocking=True).unbind(1)):
         mixed.add_(chained[chain::width].mul(weight[:, None, None, None]))
     return to_uint8(mixed.round_())
 

@@ -15,17 +15,52 @@ from torch import Tensor
 from trainables.gradients import sum_gradients
 from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 
+# Of a GPU each process takes so much besides what its tensors take.
+_CONTEXT_BYTES = 600 * 2**20
+
+
+def assigned_device() -> str:
+    """The device that Ray gave this process: of a GPU that it shares it can use its share of the memory.
+
+    Ray shares GPUs by counting only. Without a limit, the process that asked first for the largest micro-batch would
+    have all memory, and what the others find would depend on that.
+    """
+    if not ray.get_gpu_ids():
+        return "cpu"
+    share = float(ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0))
+    if share < 1:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share / 2, share - _CONTEXT_BYTES / total))
+    return "cuda"
+
 
 class TuneRuntime(LocalRuntime):
     """A whole trial inside its own Tune actor: on the actor's GPU where it was given one, else on the CPU."""
 
     def __init__(self, *, trial_dir: Path, num_threads: int) -> None:
-        device = "cuda" if ray.get_gpu_ids() else "cpu"
-        super().__init__(trial_dir=trial_dir, device=device, num_threads=num_threads)
+        super().__init__(trial_dir=trial_dir, device=assigned_device(), num_threads=num_threads)
 
     def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
         # `done` spares Tune a round trip to ask.
         ray.tune.report({**metrics, "done": last})
+
+
+class TaskRuntime(LocalRuntime):
+    """A whole training inside a Ray task of its own, of which no scheduler decides.
+
+    Args:
+        tell: called with each epoch's metrics.
+    """
+
+    def __init__(
+        self, *, trial_dir: Path, num_threads: int, tell: Callable[[Mapping[str, MetricValue]], object]
+    ) -> None:
+        super().__init__(trial_dir=trial_dir, device=assigned_device(), num_threads=num_threads)
+        self._tell = tell
+
+    def report(self, metrics: Mapping[str, MetricValue], *, last: bool) -> None:
+        del last
+        self._tell(metrics)
 
 
 class GroupRuntime:

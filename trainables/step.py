@@ -176,5 +176,5 @@ def step_sums(loss: Tensor, logits: Tensor, targets: Tensor, *, kind: LabelKind)
     else:
         classes = targets if targets.ndim == 1 else targets.argmax(dim=1)
         correct = (logits.argmax(dim=1) == classes).sum()
-    count = torch.tensor(len(targets), dtype=torch.float64, device=logits.device)
+    count = torch.full((), len(targets), dtype=torch.float64, device=logits.device)  # a copy would wait for a GPU
     return torch.stack([loss.detach().double(), correct.double(), count])

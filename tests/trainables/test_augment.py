@@ -187,6 +187,11 @@ def test_resized_crops_are_torchvisions(height: int, width: int) -> None:
         assert_close(out[row], expected.flip(-2) if row % 2 == 0 else expected)
 
 
+def test_a_crop_has_a_pixel_at_least() -> None:
+    boxes = resized_crop_boxes(np.zeros((1, BOX_DRAWS), np.float32), height=8, width=8, scale=0.002)
+    assert boxes[0, 2:].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 60), (8, 8)])
 def test_erased_boxes_are_torchvisions(height: int, width: int) -> None:
     from torchvision.transforms import RandomErasing

@@ -66,6 +66,8 @@ def test_how_many_are_augmented_together(batch_size: int, side: int, calls: list
     called: list[int] = []
 
     class Noted:
+        on_cpu = False
+
         def start_epoch(self, epoch: int) -> None:
             assert epoch == 0
 
