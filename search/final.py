@@ -109,12 +109,15 @@ def _evaluate(trial_dir: Path, model_dir: Path, task: _Task, *, report_to: Path 
     data, rows = task.data, task.splits.test
     export_model(model_dir, task.config, trial_dir=trial_dir, data=data, train_rows=task.splits.train)
     exported = load_model(model_dir, device=task.device)
-    predicted = predict_probabilities(
-        exported.model,
-        EvalBatches(data, rows, device=task.device, num_threads=task.num_threads),
-        kind=exported.kind,
-        preprocess=exported.preprocess,
-        precision=Precision("fp32", device=task.device),
+    batches = EvalBatches(data, rows, device=task.device, num_threads=task.num_threads)
+    predicted = batches.within_memory(
+        lambda: predict_probabilities(
+            exported.model,
+            batches,
+            kind=exported.kind,
+            preprocess=exported.preprocess,
+            precision=Precision("fp32", device=task.device),
+        )
     )
     probabilities, labels = (each.numpy() for each in predicted)
     kind, names = exported.kind, exported.class_names

@@ -110,7 +110,8 @@ class ResourcesConfig(Frozen):
     hang_timeout: Duration = Field(
         default=None,
         description="A trial that reports no epoch for so long is ended as failed. By default 20 times its longest "
-        "epoch, at least 30m; before its first epoch, 20 times the longest of the search, at least 6h.",
+        "epoch, at least 30m; before its first epoch, 20 times the longest of the search, at least 6h. The same for "
+        "trainings of final.",
     )
 
     @model_validator(mode="after")

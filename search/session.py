@@ -29,7 +29,8 @@ from search.preflight import Preflight, describe_run
 from search.report_source import ReportSource, read_json, read_source, read_trials, refusals
 from search.reproduce import write_reproduction
 from search.results import RunPaths, write_bytes, write_json, write_text
-from search.retrain import Final, Interrupted, retrain_best
+from search.retrain import Final, retrain_best
+from search.retrain_runner import Interrupted
 from search.samples import labelled, sample_grid, sample_trials
 from search.signals import signals_kept
 from search.summary import write_leaderboard, write_summary
@@ -166,7 +167,7 @@ def run_session(
                 winner = ledger.best() if final is None else final.winner
                 assert winner is not None, "a finished search has a scored trial"
                 write_reproduction(config, paths, winner)
-                test = _evaluate(config, paths, winner, final)
+                test = _evaluate(config, paths, winner, final, halt=halt)
             except Interrupted:
                 state = "interrupted"
     finally:
@@ -227,25 +228,33 @@ def _retrain(
     return final
 
 
-def _evaluate(config: SearchConfig, paths: RunPaths, winner: TrialRecord, final: Final | None) -> dict[str, Any]:
-    """Runs where trials ran, so that the driver needs no accelerator of its own."""
+def _evaluate(
+    config: SearchConfig, paths: RunPaths, winner: TrialRecord, final: Final | None, *, halt: Halt
+) -> dict[str, Any]:
+    """Runs where trials ran, so that the driver needs no accelerator of its own.
+
+    Raises:
+        Interrupted: when `halt` is.
+    """
     resources = config.resources
     trial = config.trial_config(winner.params)
     if final is not None:
         trial = trial.model_copy(update={"seed": final.models[0].seed, "refit_epochs": final.refit_epochs})
     needs = worker_resources(resources)
     asks = {"num_cpus": needs.pop("CPU"), "num_gpus": needs.pop("GPU", 0), "resources": needs}
-    task = ray.remote(**asks)(evaluate_winner)
-    found: dict[str, Any] = ray.get(
-        task.remote(
-            trial.model_dump(mode="json"),
-            number=winner.number,
-            run=str(paths.root),
-            folders=[] if final is None else [str(each.folder) for each in final.models],
-            seeds=[] if final is None else [each.seed for each in final.models],
-            device="cuda" if resources.gpus_per_worker > 0 else "cpu",
-            num_threads=resources.num_threads,
-        )
+    task = ray.remote(**asks)(evaluate_winner).remote(
+        trial.model_dump(mode="json"),
+        number=winner.number,
+        run=str(paths.root),
+        folders=[] if final is None else [str(each.folder) for each in final.models],
+        seeds=[] if final is None else [each.seed for each in final.models],
+        device="cuda" if resources.gpus_per_worker > 0 else "cpu",
+        num_threads=resources.num_threads,
     )
+    while not ray.wait([task], timeout=1.0)[0]:
+        if halt.interrupted:
+            ray.cancel(task, force=True)
+            raise Interrupted
+    found: dict[str, Any] = ray.get(task)
     fetch_found(paths)
     return found

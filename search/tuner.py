@@ -144,6 +144,7 @@ def run_trials(
         scheduler,
         config.resources,
         on_hang=lambda number: None if pool is None else pool.lose.remote(number),
+        waits=lambda number: pool is not None and not ray.get(pool.has_slot.remote(number)),
     )
     tuner = ray.tune.Tuner(
         _trainable(config, paths, pool),

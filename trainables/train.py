@@ -14,7 +14,6 @@ from trainables.errors import DivergedError
 from trainables.evaluate import evaluate
 from trainables.finetune import train_mode
 from trainables.lr_schedules import lr_factor
-from trainables.memory import is_out_of_memory, release_memory
 from trainables.metric_names import is_better
 from trainables.optim import set_lr
 from trainables.reading import Reading
@@ -154,24 +153,19 @@ def average_statistics(trial: TrialState) -> None:
 
 
 def _evaluate_within_memory(trial: TrialState) -> dict[str, float]:
-    """Evaluates, with half as many images at a time whenever they do not fit. Ranks only meet when all are done."""
-    while True:
-        try:
-            return evaluate(
-                trial.kept_model,
-                trial.val_batches,
-                num_images=trial.val_batches.num_images,
-                kind=trial.kind,
-                num_classes=len(trial.class_names),
-                preprocess=trial.stepper.preprocess,
-                precision=trial.stepper.precision,
-                runtime=trial.runtime,
-            )
-        except Exception as error:
-            if not is_out_of_memory(error) or trial.val_batches.batch_size == 1:
-                raise
-        release_memory(trial.runtime.device)
-        trial.val_batches.batch_size = -(-trial.val_batches.batch_size // 2)
+    """Ranks only meet when all are done, so each may have batches of its own size."""
+    return trial.val_batches.within_memory(
+        lambda: evaluate(
+            trial.kept_model,
+            trial.val_batches,
+            num_images=trial.val_batches.num_images,
+            kind=trial.kind,
+            num_classes=len(trial.class_names),
+            preprocess=trial.stepper.preprocess,
+            precision=trial.stepper.precision,
+            runtime=trial.runtime,
+        )
+    )
 
 
 def _is_best(trial: TrialState, metrics: EpochMetrics) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -260,3 +261,38 @@ def test_a_retraining_whose_worker_is_killed_goes_on(tmp_path: Path) -> None:
     assert (status, err) == (0, ""), out
     assert "goes on" in (run_dir / "logs" / "search.log").read_text()
     assert summary_of(run_dir)["final"]["failures"] == []
+
+
+def test_a_retraining_that_hangs_is_ended_and_the_others_decide(tmp_path: Path) -> None:
+    run_dir = tmp_path / "final"
+    space = write_space(
+        tmp_path,
+        scheduler={"name": "none", "max_epochs": 40},
+        budget={"trials": 1},
+        final={"top_k": 1, "seeds": 2},
+        resources={"hang_timeout": "20s"},
+    )
+    with start(space, "--name", "final", "--storage-path", tmp_path) as process:
+        wait_until(lambda: any(run_dir.glob("final/*/checkpoint.pt")), timeout_s=240)
+        os.kill(processes(process.pid, named="_train_here")[-1], signal.SIGSTOP)
+        status, out, err = finish(process)
+    assert (status, err) == (0, ""), out
+    failures = summary_of(run_dir)["final"]["failures"]
+    assert len(failures) == 1
+    assert "hung: no epoch was reported for 20 s; see resources.hang_timeout" in failures[0]
+    assert json.loads((run_dir / "test" / "metrics.json").read_text())["retrained"]
+
+
+def test_an_evaluation_can_be_interrupted_and_done_later(tmp_path: Path) -> None:
+    run_dir = tmp_path / "first"
+    space = write_space(tmp_path, scheduler={"max_epochs": 2}, budget={"trials": 1})
+    with start(space, "--name", "first", "--storage-path", tmp_path) as process:
+        wait_until(lambda: bool(processes(process.pid, named="evaluate_winner")), timeout_s=240, every_s=0.02)
+        os.kill(processes(process.pid, named="evaluate_winner")[-1], signal.SIGSTOP)  # as where it takes hours
+        process.send_signal(signal.SIGINT)
+        status, out, err = finish(process)
+    assert (status, err) == (130, ""), out
+    assert summary_of(run_dir)["state"] == "interrupted"
+    status, out, err = run("--resume", run_dir)
+    assert (status, err) == (0, ""), out
+    assert summary_of(run_dir)["test"] is not None

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from search.hang_limit import HangLimit, Heard
 from search.resources_config import ResourcesConfig
 from search.schedulers import FullScheduler
-from search.watchdog import Watchdog, _Watched
+from search.watchdog import Watchdog
 
 HOUR = 3600.0
 
@@ -29,9 +30,9 @@ HOUR = 3600.0
 def test_the_limit_follows_from_the_epochs(
     hang_timeout: str | None, own_epoch_s: float | None, longest_epoch_s: float, limit_s: float
 ) -> None:
-    watchdog = Watchdog(FullScheduler(metric="val_top1"), ResourcesConfig(hang_timeout=hang_timeout))
-    watchdog._longest_s = longest_epoch_s
-    assert watchdog._limit_of(_Watched(trial=None, since=0.0, longest_s=own_epoch_s)) == limit_s
+    limit = HangLimit(ResourcesConfig(hang_timeout=hang_timeout))
+    limit.longest_s = longest_epoch_s
+    assert limit.seconds(Heard(since=0.0, longest_s=own_epoch_s)) == limit_s
 
 
 def test_trials_that_take_turns_may_be_silent_for_as_long_as_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,4 +45,4 @@ def test_trials_that_take_turns_may_be_silent_for_as_long_as_that_takes(monkeypa
     for _ in range(3):
         now += HOUR
         watchdog.on_trial_result(0, [], trial, {"train_s": 30.0, "val_s": 5.0})
-    assert watchdog._limit_of(watchdog._watched["a"]) == 20 * HOUR
+    assert watchdog._limit.seconds(watchdog._watched["a"].heard) == 20 * HOUR
