@@ -25,12 +25,14 @@ from trainables.mirrors import mirror_of, shown
 from trainables.object_store import (
     changed_at,
     fetch,
+    let_go,
     publish,
     publish_folder,
     read_shared,
     remove,
     remove_objects,
     size_of,
+    take_hold,
 )
 
 _EVERY_S = 10.0
@@ -133,16 +135,23 @@ def followed(paths: RunPaths, *, on_lost: Callable[[], None] = lambda: None) -> 
         yield
         return
     hold = _Hold(paths.root / _HOLD)
+    take_hold(paths.root)
     hold.take()
     (_fetch_all if is_there(paths) else _begin_anew)(paths)
     ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(paths, hold, ended, on_lost), daemon=True)
-    thread.start()
+    # Each in a thread of its own: what is sent and fetched may take longer than a driver may be silent.
+    threads = [
+        threading.Thread(target=_hold_on, args=(paths, hold, ended, on_lost), daemon=True),
+        threading.Thread(target=_follow, args=(paths, hold, ended), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
         if not hold.is_lost:
             for path in (paths.study, paths.log):  # neither is there after a false start
                 publish(path)
@@ -150,17 +159,25 @@ def followed(paths: RunPaths, *, on_lost: Callable[[], None] = lambda: None) -> 
             hold.release()
 
 
-def _follow(paths: RunPaths, hold: _Hold, ended: threading.Event, on_lost: Callable[[], None]) -> None:
+def _hold_on(paths: RunPaths, hold: _Hold, ended: threading.Event, on_lost: Callable[[], None]) -> None:
     while not ended.wait(_EVERY_S):
         try:
             hold.renew()
+        except SupersededError as error:
+            _log.error("%s", error)
+            let_go(paths.root)
+            on_lost()
+            return
+        except OSError as error:
+            _log.warning("%s: cannot say that it is driven for now (%s)", shown(paths.root), error)
+
+
+def _follow(paths: RunPaths, hold: _Hold, ended: threading.Event) -> None:
+    while not ended.wait(_EVERY_S) and not hold.is_lost:
+        try:
             publish(paths.study)
             publish(paths.log)
             fetch_curves(paths)
-        except SupersededError as error:
-            _log.error("%s", error)
-            on_lost()
-            return
         except OSError as error:  # the next time it may be there again; what a trial needs, it waits for itself
             _log.warning("%s: does not follow for now (%s)", shown(paths.root), error)
 

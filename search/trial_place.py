@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.report_source import read_json
 from search.results import RunPaths
-from trainables.errors import ConfigError, DataError
-from trainables.mirrors import require_private, shown
+from trainables.errors import ConfigError, DataError, SupersededError
+from trainables.mirrors import mirror_of, require_private, shown
 from trainables.object_store import size_of
 
 if TYPE_CHECKING:
@@ -49,6 +51,29 @@ def require_place(task: TrialTask) -> None:
         require_same_images(data, found, began_with=task.fingerprint)
     except DataError as error:
         raise UnfitNodeError(f"node {node}: {error}") from error
+
+
+@contextmanager
+def at_its_place(task: TrialTask) -> Iterator[None]:
+    """`require_place`; after the training, of whatever end, its copies of what a store keeps do not fill this node."""
+    require_place(task)
+    try:
+        yield
+    except SupersededError:  # whoever trains it now may do so on this node
+        raise
+    except BaseException:
+        leave_place(Path(task.trial_dir))
+        raise
+    leave_place(Path(task.trial_dir))
+
+
+def leave_place(trial_dir: Path) -> None:
+    """Removes this node's copies of a trial that no longer trains here, but where the driver reads them, too."""
+    from search.mirrored_run import is_held_here
+    from trainables.checkpoint import TrialFiles
+
+    if mirror_of(trial_dir) is not None and not is_held_here(RunPaths(trial_dir.parents[1])):
+        TrialFiles(trial_dir).drop_copies()
 
 
 def require_same_images(data: DataConfig, found: str, *, began_with: str | None) -> None:

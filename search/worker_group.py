@@ -24,7 +24,7 @@ from search.interruptions import NodeTakenBackError, interruption_of
 from search.launch import TrialTask
 from search.resources_config import ResourcesConfig
 from search.restarts import Kind
-from search.trial_place import require_place
+from search.trial_place import at_its_place
 from trainables.errors import DivergedError
 from trainables.runtime import StopTrial
 
@@ -231,7 +231,6 @@ def serve_trials(config: Mapping[str, Any]) -> None:
     mailbox.joined.remote(ray.get_runtime_context().get_node_id())
     while (task := ray.get(mailbox.take.remote(index))) is not None:
         index += 1
-        require_place(task)
         runtime = GroupRuntime(
             trial_dir=Path(task.trial_dir),
             num_threads=task.num_threads,
@@ -239,7 +238,8 @@ def serve_trials(config: Mapping[str, Any]) -> None:
         )
         outcome: DivergedError | None = None
         try:
-            train(task.config, runtime)
+            with at_its_place(task):
+                train(task.config, runtime)
         except StopTrial:
             continue
         except DivergedError as error:  # of sums over all workers, so that all of them are here

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trainables.atomic_files import write_beside
 from trainables.errors import CheckpointError, DamagedCheckpointError, SupersededError, first_line
+from trainables.mirrors import mirror_of
 from trainables.object_store import fetch, read_shared, remove
 from trainables.storage_errors import storage_error
 
@@ -71,6 +72,12 @@ class TrialFiles:
         """Has this node's copy hold the state and the weights that the store has, where the run lies in one."""
         names = {path.name for path in (*self.checkpoints, self.best_weights)}
         fetch(self.trial_dir, wanted=names.__contains__)
+
+    def drop_copies(self) -> None:
+        """Removes this node's copies of the state and the weights; the store keeps them."""
+        if mirror_of(self.trial_dir) is not None:
+            for path in (*self.checkpoints, self.best_weights):
+                path.unlink(missing_ok=True)
 
     def remove_checkpoints(self) -> None:
         """For a trial that nothing resumes; what a killed process left half written goes too."""

@@ -29,6 +29,24 @@ _SETTLED_AFTER_S = 60.0
 _BEFORE_NS = 10 * 10**9
 
 
+# Folders of which nothing that this process writes is to reach the store any more.
+_let_go: set[Path] = set()
+
+
+def let_go(folder: Path) -> None:
+    """Has nothing that this process writes or removes below a folder reach the store from now on."""
+    _let_go.add(folder)
+
+
+def take_hold(folder: Path) -> None:
+    """Ends `let_go`."""
+    _let_go.discard(folder)
+
+
+def _is_let_go(path: Path) -> bool:
+    return not _let_go.isdisjoint(path.parents)
+
+
 def publish(path: Path) -> None:
     """Has an object follow its file, which may be gone by then.
 
@@ -36,7 +54,7 @@ def publish(path: Path) -> None:
         OSError: if the store cannot be written.
     """
     mirror = mirror_of(path)
-    if mirror is None or not path.is_file():
+    if mirror is None or not path.is_file() or _is_let_go(path):
         return
     with _told(mirror):
         _upload(mirror, path)
@@ -53,7 +71,7 @@ def publish_folder(folder: Path) -> None:
 def publish_kept(path: Path, kept: Path) -> None:
     """Has the object of `path` live on as that of `kept`, before another takes its place."""
     mirror, target = mirror_of(path), mirror_of(kept)
-    if mirror is None or target is None:
+    if mirror is None or target is None or _is_let_go(path):
         return
     with _told(mirror):
         if _info(mirror) is not None:
@@ -128,7 +146,7 @@ def remove(path: Path) -> None:
     """Removes a file, if it is there, and its object."""
     path.unlink(missing_ok=True)
     mirror = mirror_of(path)
-    if mirror is not None:
+    if mirror is not None and not _is_let_go(path):
         with _told(mirror):
             if _info(mirror) is not None:
                 mirror.store.delete_file(mirror.key)

@@ -121,8 +121,11 @@ def test_a_driver_that_lost_its_run_sends_nothing_more(tmp_path: Path, monkeypat
         assert lost.wait(TIMEOUT_S)
         paths.log.parent.mkdir(parents=True, exist_ok=True)
         paths.log.write_text("not for the store")
+        write_text(paths.summary, "nor this")
+        remove(paths.root / "driver.json")
     assert is_driven(paths), "the other's hold stays"
     assert size_of(paths.log) is None
+    assert size_of(paths.summary) is None
 
 
 @pytest.mark.usefixtures("server", "quick")

@@ -10,11 +10,20 @@ import pytest
 from search.launch import TrialTask, interruption_of_files
 from search.restarts import Kind
 from search.results import RunPaths, write_json
-from search.trial_place import UnfitNodeError, recorded_fingerprint, require_place, require_recorded_images
+from search.session import held
+from search.trial_place import (
+    UnfitNodeError,
+    leave_place,
+    recorded_fingerprint,
+    require_place,
+    require_recorded_images,
+)
 from tests.images import write_classes
+from trainables.checkpoint import TrialFiles
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import load_data
 from trainables.errors import DataError
+from trainables.mirrors import local_path
 from trainables.trial_state import load_task
 
 
@@ -69,3 +78,21 @@ def test_a_model_is_evaluated_on_the_images_of_its_run_only(tmp_path: Path, imag
 def test_where_there_are_other_images(task: TrialTask, tmp_path: Path) -> None:
     write_classes(tmp_path / "images", {"a": 9})
     refused(task, "node .+: .*images: the images are not those the run began with")
+
+
+def test_copies_of_what_a_store_keeps_leave_a_node_with_their_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path))
+    paths = RunPaths(local_path("s3://bucket/runs/first"))
+    files, curve = TrialFiles(paths.trial(0)), paths.trial(0) / "events.out.tfevents.1.host.2.0"
+    copies = [*files.checkpoints, files.best_weights]
+    files.trial_dir.mkdir(parents=True)
+    for path in (*copies, curve):
+        path.touch()
+    with held(paths):  # by a driver on this machine, which reads them
+        leave_place(files.trial_dir)
+        assert all(path.exists() for path in copies)
+    leave_place(files.trial_dir)
+    assert not any(path.exists() for path in copies)
+    assert curve.exists()
