@@ -93,20 +93,21 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
   steps+=($!)
 fi
 
-# Trials at a time are counted from what has joined.
-python -m cluster.wait_for_nodes "$SLURM_JOB_NUM_NODES" --address "$address" --timeout 300
-
-status=130
-if ((!to_end)); then
-  cluster/run_or_resume.sh "$space" "$name" "${VISTUNE_RESULTS:-results}" --address "$address" "$@" &
-  driver=$!
-  # A signal to this script ends `wait`, not the search.
-  while kill -0 "$driver" 2> /dev/null; do wait "$driver" || true; done
-  status=0
-  wait "$driver" || status=$?
+# Trials at a time are counted from what has joined. Where some do not, the next nodes may.
+status=1
+if python -m cluster.wait_for_nodes "$SLURM_JOB_NUM_NODES" --address "$address" --timeout 300; then
+  status=130
+  if ((!to_end)); then
+    cluster/run_or_resume.sh "$space" "$name" "${VISTUNE_RESULTS:-results}" --address "$address" "$@" &
+    driver=$!
+    # A signal to this script ends `wait`, not the search.
+    while kill -0 "$driver" 2> /dev/null; do wait "$driver" || true; done
+    status=0
+    wait "$driver" || status=$?
+  fi
 fi
 stop_cluster
 # A search that ended by itself in these minutes is over; one that was interrupted goes on. So does one that broke: SLURM may
 # have told Ray's processes too, before the search had saved.
-if ((again && (status == 130 || status == 1))); then scontrol requeue "$SLURM_JOB_ID"; fi
+if ((again && (status == 130 || status == 1 || status == 143))); then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _print_schema()
         if options.dry_run:
             return _dry_run(options)
-        return _search(options)
+        with _sigterm_is_ctrl_c():
+            return _search(options)
     except VistuneError as error:
         print(error, file=sys.stderr)
         return UNUSABLE
@@ -278,6 +279,16 @@ def _nothing_left_of_a_false_start(paths: RunPaths) -> Iterator[None]:
         if not paths.study.exists():
             remove_run(paths)
         raise
+
+
+@contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """Whoever queues jobs asks with SIGTERM, and takes up again what ended as interrupted."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -107,6 +107,41 @@ def test_a_job_that_is_to_end_saves_and_is_queued_again_unless_it_was_cancelled(
     assert '"state": "interrupted"' in (run / "summary.json").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.skipif(ray.util.get_node_ip_address().startswith("127."), reason="no address but the loopback")
+def test_a_job_that_is_to_end_before_the_search_has_begun_is_queued_again(job: dict[str, str], tmp_path: Path) -> None:
+    """As where images have to be read first, which may take longer than a job is let."""
+    script = ["bash", str(ROOT / "cluster" / "slurm.sh"), str(tmp_path / "space.yaml"), "first"]
+    process = subprocess.Popen(script, env=job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until = time.monotonic() + 150
+        while not _drivers(tmp_path):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode in (130, 143), output
+    assert f"requeue {job['SLURM_JOB_ID']}" in (Path(job["HOME"]) / "scontrol").read_text().splitlines()
+    assert not (tmp_path / "results" / "first" / "study.log").exists()
+    assert processes_left(Path(job["RAY_TMPDIR"])) == [], output
+
+
+def _drivers(folder: Path) -> list[Path]:
+    """Processes of searches whose space lies in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_text().split("\0")
+        except OSError:
+            continue
+        if "search.run" in command and str(folder / "space.yaml") in command:
+            found.append(path)
+    return found
+
+
 _PYTHON = """printf '%s\\n' "$@" > "$HOME/called"
 exit 130
 """
