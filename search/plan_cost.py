@@ -124,6 +124,8 @@ def _measure(config: SearchConfig, trial: TrialConfig) -> Cost:
     threads = torch.get_num_threads()
     try:
         gc.collect()
+        if cuda:  # of what was measured before
+            torch.cuda.reset_peak_memory_stats()
         before = _memory_bytes(cuda=cuda)
         return _timed(without_weights(trial), runtime, before=before, cuda=cuda)
     except VistuneError as error:
@@ -168,10 +170,12 @@ def time_steps(trial: TrialState) -> tuple[float, int]:
         if enough and len(times) > _WARM_UP_STEPS:
             break
     counted = times[_WARM_UP_STEPS:] or times[-1:]  # an epoch may have fewer steps than that
-    # Some batches are read at once, with the first of them.
-    together = trial.train_batches.read_together
+    # Some batches are read at once, with the first of them; the first of all comes with what an epoch needs once.
+    together, steps = trial.train_batches.read_together, trial.train_batches.num_steps(0)
     reads_of_some = reads[::together]
-    return mean(counted) + mean(reads_of_some) / min(together, trial.train_batches.num_steps(0)), images
+    usual_s = mean(reads_of_some[1:] or reads_of_some)
+    once_s = max(0.0, reads_of_some[0] - usual_s)
+    return mean(counted) + usual_s / min(together, steps) + once_s / steps, images
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from trainables.config import TrialConfig
 from trainables.errors import ConfigError, VistuneError
 from trainables.fusable import fusion_of
 from trainables.fused_trials import FusedTrials
+from trainables.memory import release_memory
 from trainables.trial_state import start_trial
 
 _STEPS, _ROUNDS = 8, 3
@@ -51,6 +52,8 @@ def measure_gains(config: SearchConfig) -> list[Gain]:
         if own:
             batch_size = Counter(trial.batch_size for trial in own).most_common(1)[0][0]
             found.append(_measure(config, next(trial for trial in own if trial.batch_size == batch_size)))
+    if found:
+        release_memory(local_runtime(config, trials[0]).device)  # the trials need it
     return found
 
 
