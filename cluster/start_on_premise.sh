@@ -10,7 +10,7 @@
 #
 # Settings, by environment variable:
 #   VISTUNE_DIR             the checkout on the machines (default: the path of this one)
-#   VISTUNE_HEAD_IP         address of HEAD for the workers (default: HEAD, less user@)
+#   VISTUNE_HEAD_IP         address of HEAD for the workers (default: HEAD, less user@, as this machine finds it)
 #   VISTUNE_PORT            of the cluster (default: 6379); another one for a second cluster
 #   VISTUNE_DASHBOARD_PORT  of dashboard and job server on HEAD's loopback (default: 8265)
 #   VISTUNE_RAY_ARGS        more arguments for each `ray start`, as "--num-gpus=2"
@@ -30,6 +30,11 @@ folder=${VISTUNE_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}
 port=${VISTUNE_PORT:-6379}
 dashboard_port=${VISTUNE_DASHBOARD_PORT:-8265}
 head_ip=${VISTUNE_HEAD_IP:-${head#*@}}
+# The interface for groups of workers is found by a numeric address. Of its own name a machine may have a loopback one.
+if [[ ! $head_ip =~ ^[0-9.]+$ ]]; then
+  found=$(getent ahostsv4 "$head_ip" 2> /dev/null | awk '!found && $1 !~ /^127\./ {print $1; found = 1}') || true
+  head_ip=${found:-$head_ip}
+fi
 
 # Runs a function of this file on a machine, with its arguments; what comes on standard input arrives there.
 on() {

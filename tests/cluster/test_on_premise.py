@@ -106,3 +106,22 @@ def test_a_wrong_call_says_how_to_call(machines: dict[str, str]) -> None:
         refused = _call(machines, *arguments)
         assert refused.returncode == 2
         assert "cluster/start_on_premise.sh start  HEAD [WORKER...]" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("hosts", "address"),
+    [("127.0.1.1 STREAM head.lan\n10.1.2.3 STREAM\n10.1.2.3 DGRAM\n", "10.1.2.3"), ("", "head.lan")],
+)
+def test_a_head_by_its_name_has_the_address_that_others_find(
+    machines: dict[str, str], hosts: str, address: str
+) -> None:
+    """Ray would keep the name, by which no interface is found; known to ssh alone, it stays."""
+    home = Path(machines["HOME"])
+    program(home / "bin", "ssh", 'printf "%s\\n" "$*" >> "$HOME/commands"\n')
+    program(home / "bin", "getent", f"printf {hosts!r}\n")
+    del machines["VISTUNE_HEAD_IP"]
+    started = _call(machines, "start", "me@head.lan", "worker-1")
+    assert started.returncode == 0, started.stderr
+    commands = (home / "commands").read_text()
+    assert f"--node-ip-address={address} " in commands
+    assert f"--address={address}:{machines['VISTUNE_PORT']} " in commands
