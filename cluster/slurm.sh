@@ -93,18 +93,22 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
   steps+=($!)
 fi
 
+# Runs a command to its end; a signal to this script ends `wait`, and by `save` the command. Its status is in `status`.
+run() {
+  "$@" &
+  driver=$!
+  while kill -0 "$driver" 2> /dev/null; do wait "$driver" || true; done
+  status=0
+  wait "$driver" || status=$?
+  driver=''
+}
+
 # Trials at a time are counted from what has joined. Where some do not, the next nodes may.
-status=1
-if python -m cluster.wait_for_nodes "$SLURM_JOB_NUM_NODES" --address "$address" --timeout 300; then
+status=130
+((to_end)) || run python -m cluster.wait_for_nodes "$SLURM_JOB_NUM_NODES" --address "$address" --timeout 300
+if ((status == 0)); then
   status=130
-  if ((!to_end)); then
-    cluster/run_or_resume.sh "$space" "$name" "${VISTUNE_RESULTS:-results}" --address "$address" "$@" &
-    driver=$!
-    # A signal to this script ends `wait`, not the search.
-    while kill -0 "$driver" 2> /dev/null; do wait "$driver" || true; done
-    status=0
-    wait "$driver" || status=$?
-  fi
+  ((to_end)) || run cluster/run_or_resume.sh "$space" "$name" "${VISTUNE_RESULTS:-results}" --address "$address" "$@"
 fi
 stop_cluster
 # A search that ended by itself in these minutes is over; one that was interrupted goes on. So does one that broke: SLURM may

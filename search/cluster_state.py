@@ -103,9 +103,22 @@ def staying_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
-def a_group_waits() -> bool:
-    """Whether some workers wait for resources."""
-    return any(group["state"] in ("PENDING", "PREPARED", "RESCHEDULING") for group in placement_group_table().values())
+class WaitingGroups:
+    """Whether some workers wait for resources; Ray is asked at most every `EVERY_S` seconds."""
+
+    EVERY_S = 2.0
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+        self._wait = False
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if self._asked_at is None or now - self._asked_at > self.EVERY_S:
+            states = {group["state"] for group in placement_group_table().values()}
+            self._wait = not states.isdisjoint(("PENDING", "PREPARED", "RESCHEDULING"))
+            self._asked_at = now
+        return self._wait
 
 
 def _growth() -> tuple[list[NodeType] | None, int | None]:

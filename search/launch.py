@@ -14,7 +14,7 @@ from search.redaction import redacted
 from search.resources_config import ResourcesConfig
 from search.results import RunPaths, write_text
 from trainables.config import TrialConfig
-from trainables.errors import CrowdedError, DisturbedError, OutOfMemoryError, SupersededError, VistuneError
+from trainables.errors import DisturbedError, OutOfMemoryError, SupersededError, VistuneError
 
 if TYPE_CHECKING:
     from search.restarts import Interruption
@@ -189,9 +189,9 @@ def interruption_of_files(error: BaseException) -> Interruption | None:
     from search.trial_place import UnfitNodeError
     from trainables.storage_errors import storage_error
 
-    if isinstance(error, CrowdedError):
-        return Interruption(Kind.CROWDED, message_of(error))
-    if isinstance(error, SupersededError | DisturbedError):
+    if isinstance(error, DisturbedError):
+        return Interruption(Kind.DISTURBED, message_of(error))
+    if isinstance(error, SupersededError):
         return Interruption(Kind.LOST, message_of(error))
     if isinstance(error, UnfitNodeError):
         return Interruption(Kind.STORAGE, message_of(error))

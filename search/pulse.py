@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.cluster_state import a_group_waits
+from search.cluster_state import WaitingGroups
 from search.hang_limit import HangLimit, Heard
 from search.resources_config import ResourcesConfig
 
@@ -45,6 +45,7 @@ class Pulse:
         self.ear: Any = ray.remote(Ear).options(num_cpus=0, scheduling_strategy=here).remote()
         self._in_groups = resources.has_groups
         self._limit = HangLimit(resources)
+        self._groups_wait = WaitingGroups()
         # None until it has begun: it waits for resources.
         self._heard: dict[str, Heard | None] = {}
         self._nodes: dict[str, str] = {}
@@ -72,11 +73,11 @@ class Pulse:
         self._listen()
         now = time.monotonic()
         begun = {name: heard for name, heard in self._heard.items() if heard is not None}
-        found = {name: heard for name, heard in begun.items() if self._limit.is_over(heard, now=now)}
-        if found and self._in_groups and a_group_waits():
-            for name in [name for name, heard in found.items() if heard.longest_s is None]:
-                found.pop(name).since = now  # its driver has started, its workers perhaps have not
-        return {name: self._limit.words(heard) for name, heard in found.items()}
+        new = [heard for heard in begun.values() if heard.longest_s is None]
+        if self._in_groups and new and self._groups_wait():
+            for heard in new:  # their drivers have started, their workers perhaps have not
+                heard.since = now
+        return {name: self._limit.words(heard) for name, heard in begun.items() if self._limit.is_over(heard, now=now)}
 
     def close(self) -> None:
         """Ends the actor."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 class Kind(StrEnum):
     """What ended a trial's process."""
 
-    CROWDED = "out of memory beside others"  # trials that share a device, of which there are fewer then
+    DISTURBED = "disturbed"  # by a trial that shares its device
     LOST = "worker lost"  # killed, crashed, or its node is gone
     PREEMPTED = "preempted"  # its node was taken back with notice
     MEMORY = "killed: out of memory"  # by Ray's memory monitor
@@ -28,7 +28,7 @@ class Interruption:
     @property
     def may_go_on(self) -> bool:
         """Whether the trial may be none the worse for it."""
-        return self.kind in (Kind.LOST, Kind.PREEMPTED, Kind.MEMORY, Kind.CROWDED)
+        return self.kind in (Kind.LOST, Kind.PREEMPTED, Kind.MEMORY, Kind.DISTURBED)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Restarts:
         """The same with one more, at a trial that has finished so many epochs."""
         if kind is Kind.PREEMPTED:
             return replace(self, preempted=self.preempted + 1)
-        if kind is Kind.CROWDED:  # which has an end: at last a trial is alone
+        if kind is Kind.DISTURBED:  # which has an end: that trial fails, or this one is alone at last
             return replace(self, lost=self.lost + 1)
         in_a_row = 1 if epoch > self.epoch else self.in_a_row + 1
         return replace(self, lost=self.lost + 1, in_a_row=in_a_row, epoch=epoch)

@@ -27,7 +27,8 @@ from search.worker_group import WorkerGroup
 from trainables.checkpoint import TrialFiles, newest_epoch
 from trainables.config import TrialConfig
 from trainables.errors import VistuneError
-from trainables.object_store import remove
+from trainables.mirrors import mirror_of
+from trainables.object_store import fetch_file, remove
 
 _log = logging.getLogger(__name__)
 
@@ -217,11 +218,11 @@ class Runner:
 
 def _train_here(task: TrialTask, ear: Any, name: str) -> dict[str, float]:
     """Trains on the resources that Ray gave this task."""
+    ear.tell.remote(name, {NODE: ray.get_runtime_context().get_node_id()})  # first: an import may hang as well
     from search.trial_place import at_its_place
     from trainables.ray_runtime import TaskRuntime
     from trainables.train import train
 
-    ear.tell.remote(name, {NODE: ray.get_runtime_context().get_node_id()})
     runtime = TaskRuntime(
         trial_dir=Path(task.trial_dir),
         num_threads=task.num_threads,
@@ -233,19 +234,21 @@ def _train_here(task: TrialTask, ear: Any, name: str) -> dict[str, float]:
 
 def _train_on_group(task: TrialTask, resources: ResourcesConfig, scratch: str, ear: Any, name: str) -> dict[str, float]:
     """Trains on a Ray Train worker group; its last epoch is read from the file that rank 0 leaves."""
+    ear.tell.remote(name, {})
     import torch
 
     from trainables.checkpoint import TrialFiles, load_checkpoint
 
-    ear.tell.remote(name, {})
     group = WorkerGroup(task.workers, resources, scratch=scratch)
     try:
         group.train(task, report=lambda metrics: ear.tell.remote(name, dict(metrics)))
     finally:
         group.close()
     files = TrialFiles(Path(task.trial_dir))
-    files.fetch()
+    fetch_file(files.checkpoint)
     state = load_checkpoint(files.checkpoint, device=torch.device("cpu"))
     assert state is not None, "train saves before it returns"
+    if mirror_of(files.trial_dir) is not None:  # its workers may have been elsewhere
+        files.checkpoint.unlink(missing_ok=True)
     last: dict[str, float] = state["history"][-1]
     return last

@@ -7,6 +7,7 @@ trial, forwards the reports, and takes Tune's decisions back. So search, schedul
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -27,14 +28,17 @@ from search.cluster_state import read_cluster
 from search.launch import TrialTask, breaks_the_process
 from search.resources_config import ResourcesConfig
 from search.trial_place import leave_place, require_place
-from trainables.errors import CrowdedError, SupersededError
+from trainables.errors import CrowdedError, OutOfMemoryError
 from trainables.fused import Candidate, Outcome, train_fused
+from trainables.memory import is_out_of_memory
 from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 
 _log = logging.getLogger(__name__)
 
 # How often a trial that has no slot yet asks again.
 _ASK_EVERY_S = 0.05
+# One that has not asked for so long does not wait for a slot.
+_ASKS_WITHIN_S = 30.0
 
 # A trial's actor waits for its reports, and takes the last one at once; then Ray sends it off.
 _HEARD_WITHIN_S = 5.0
@@ -131,8 +135,7 @@ class TrialHost:
     def _on_end(self, outcome: Outcome) -> None:
         runtime = outcome.candidate.runtime
         assert isinstance(runtime, _HostedRuntime) and runtime.trial_dir is not None
-        if not isinstance(outcome.error, SupersededError):
-            leave_place(runtime.trial_dir)
+        leave_place(runtime.trial_dir)
         breaks = outcome.error is not None and breaks_the_process(outcome.error)
         if breaks and len(self._desks) > 1:  # whose fault it was is not known: all lose their worker, and go on
             _log.error("%d trials lose their process", len(self._desks), exc_info=outcome.error)
@@ -159,6 +162,7 @@ class _Seats:
         attempts: by trial number.
         kinds: of the trials, by number.
         begun: is there once the host runs; until then it waits for resources.
+        begun_at: when that was first seen, by `time.monotonic`.
     """
 
     host: Any
@@ -166,6 +170,7 @@ class _Seats:
     begun: Any
     attempts: dict[int, str] = field(default_factory=dict)
     kinds: dict[int, str] = field(default_factory=dict)
+    begun_at: float | None = None
 
 
 class HostPool:
@@ -174,6 +179,8 @@ class HostPool:
     def __init__(self, resources: ResourcesConfig) -> None:
         self._resources = resources
         self._hosts: list[_Seats] = []
+        self._asked_at: dict[int, float] = {}
+        self._crowded_out: set[int] = set()
 
     def acquire(self, number: int, kind: str) -> tuple[Any, str] | None:
         """A host with a free slot for a trial, and the name of this attempt at it; None while there is no slot.
@@ -181,6 +188,7 @@ class HostPool:
         Args:
             kind: trials of the same kind may be fused, so they are brought together.
         """
+        self._asked_at[number] = time.monotonic()
         open_hosts = [each for each in self._hosts if len(each.kinds) < each.most]
         no_host_idles = all(each.kinds for each in self._hosts)
         if no_host_idles and len(self._hosts) < max(1, read_cluster().slots(worker_resources(self._resources))):
@@ -197,15 +205,37 @@ class HostPool:
             each.host.judge.remote(each.attempts.pop(number), go_on=False)
             del each.kinds[number]
 
-    def has_slot(self, number: int) -> bool:
-        """Whether a trial is with a host that runs; others wait."""
-        seats = [each.begun for each in self._hosts if number in each.kinds]
-        return bool(seats) and bool(ray.wait(seats, timeout=0)[0])
+    def seated_s(self, number: int) -> float | None:
+        """For how many seconds a trial has been with a host that runs; None while it waits for one."""
+        now = time.monotonic()
+        for each in [each for each in self._hosts if number in each.kinds]:
+            if each.begun_at is None and ray.wait([each.begun], timeout=0)[0]:
+                each.begun_at = now
+            return None if each.begun_at is None else now - max(each.begun_at, self._asked_at[number])
+        asked_s = now - self._asked_at.get(number, -math.inf)
+        return None if asked_s < _ASKS_WITHIN_S else asked_s
 
-    def crowded(self, number: int, slots: int) -> None:
-        """The host of a trial has no memory for as many as it had; it takes no more than so many from now on."""
+    def crowded(self, number: int, slots: int, *, alone: bool) -> bool:
+        """The host of a trial has no memory for as many as it had, and takes no more than so many from now on.
+
+        Args:
+            alone: whether this trial alone had too little. If it comes so again, it is the trial that is too large.
+
+        Returns:
+            Whether the trial is to be tried again.
+        """
+        if alone and number in self._crowded_out:
+            return False
+        if alone:
+            self._crowded_out.add(number)
         for each in [each for each in self._hosts if number in each.kinds]:
             each.most = min(each.most, slots)
+        return True
+
+    def too_large(self, number: int) -> None:
+        """It was the trial, then: its host takes as many as ever."""
+        for each in [each for each in self._hosts if number in each.kinds]:
+            each.most = self._resources.trials_per_device
 
     def lose(self, number: int) -> None:
         """Ends the host of a trial: it died, hangs, or reports to nobody. Its other trials go on elsewhere."""
@@ -264,8 +294,12 @@ def train_on_host(task: TrialTask, pool: Any, *, report: Callable[[Metrics], Non
         ray.get(host.submit.remote(task, attempt))
         while (heard := ray.get(host.heard.remote(attempt))) is not None:
             if isinstance(heard, CrowdedError):
-                ray.get(pool.crowded.remote(task.number, heard.slots))
+                if ray.get(pool.crowded.remote(task.number, heard.slots, alone=bool(heard.own))):
+                    raise heard
+                heard = OutOfMemoryError(heard.own)
             if isinstance(heard, Exception):
+                if isinstance(heard, OutOfMemoryError) or is_out_of_memory(heard):
+                    ray.get(pool.too_large.remote(task.number))
                 raise heard
             report(heard)
             host.judge.remote(attempt, go_on=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from search.report_source import read_json
 from search.results import RunPaths
-from trainables.errors import ConfigError, DataError, SupersededError
+from trainables.errors import ConfigError, DataError
 from trainables.mirrors import mirror_of, require_private, shown
 from trainables.object_store import size_of
 
@@ -59,16 +59,12 @@ def at_its_place(task: TrialTask) -> Iterator[None]:
     require_place(task)
     try:
         yield
-    except SupersededError:  # whoever trains it now may do so on this node
-        raise
-    except BaseException:
+    finally:
         leave_place(Path(task.trial_dir))
-        raise
-    leave_place(Path(task.trial_dir))
 
 
 def leave_place(trial_dir: Path) -> None:
-    """Removes this node's copies of a trial that no longer trains here, but where the driver reads them, too."""
+    """Removes this node's copies of a trial that no longer trains in this process, unless the driver reads them."""
     from search.mirrored_run import is_held_here
     from trainables.checkpoint import TrialFiles
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -144,7 +145,7 @@ def run_trials(
         scheduler,
         config.resources,
         on_hang=lambda number: None if pool is None else pool.lose.remote(number),
-        waits=lambda number: pool is not None and not ray.get(pool.has_slot.remote(number)),
+        placed_s=lambda number: math.inf if pool is None else ray.get(pool.seated_s.remote(number)),
     )
     tuner = ray.tune.Tuner(
         _trainable(config, paths, pool),

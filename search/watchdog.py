@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.cluster_state import a_group_waits
+from search.cluster_state import WaitingGroups
 from search.hang_limit import HangLimit, Heard
 from search.launch import FAILURE
 from search.resources_config import ResourcesConfig
@@ -37,7 +38,8 @@ class Watchdog(Callback):  # type: ignore[misc]
 
     Args:
         on_hang: called with the number of such a trial.
-        waits: whether a trial waits for its turn, which is no hang; asked before it is ended.
+        placed_s: for how many seconds a trial has been where it trains, None while it waits for its turn, which is no
+            hang; asked before it is ended.
     """
 
     EVERY_S = 1.0
@@ -48,10 +50,11 @@ class Watchdog(Callback):  # type: ignore[misc]
         resources: ResourcesConfig,
         *,
         on_hang: Callable[[int], None] = lambda _: None,
-        waits: Callable[[int], bool] = lambda _: False,
+        placed_s: Callable[[int], float | None] = lambda _: math.inf,
     ) -> None:
         self._on_hang = on_hang
-        self._waits = waits
+        self._placed_s = placed_s
+        self._groups_wait = WaitingGroups()
         self._scheduler = scheduler
         self._limit = HangLimit(resources)
         self._in_groups = resources.has_groups
@@ -84,16 +87,19 @@ class Watchdog(Callback):  # type: ignore[misc]
         if now - self._looked_at < self.EVERY_S:
             return
         self._looked_at = now
+        new = [watched.heard for watched in self._watched.values() if watched.heard.longest_s is None]
+        if self._in_groups and new and self._groups_wait():
+            for heard in new:  # their drivers have started, their workers perhaps have not
+                heard.since = now
         for watched in list(self._watched.values()):
             if self._limit.is_over(watched.heard, now=now):
                 self._end(watched, now=now)
 
     def _end(self, watched: _Watched, *, now: float) -> None:
         number = int(watched.trial.config["number"])
-        # Its driver has started, its workers perhaps have not.
-        of_group = self._in_groups and watched.heard.longest_s is None and a_group_waits()
-        if of_group or self._waits(number):
-            watched.heard.since = now
+        placed_s = self._placed_s(number)
+        watched.heard.since = max(watched.heard.since, now - (placed_s or 0.0))
+        if not self._limit.is_over(watched.heard, now=now):
             return
         said = self._limit.words(watched.heard)
         self._scheduler.errors[number] = Interruption(Kind.HUNG, said)

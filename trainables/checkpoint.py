@@ -10,6 +10,7 @@ import json
 import uuid
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from trainables.object_store import fetch, read_shared, remove
 from trainables.storage_errors import storage_error
 
 FORMAT = 1
+
+
+# The last attempt that this process has begun at each trial, by the path of the trial's `attempt`.
+_own_attempts: dict[Path, str] = {}
 
 
 class TrialFiles:
@@ -74,10 +79,15 @@ class TrialFiles:
         fetch(self.trial_dir, wanted=names.__contains__)
 
     def drop_copies(self) -> None:
-        """Removes this node's copies of the state and the weights; the store keeps them."""
-        if mirror_of(self.trial_dir) is not None:
-            for path in (*self.checkpoints, self.best_weights):
-                path.unlink(missing_ok=True)
+        """Removes this node's copies of the state and the weights, which the store keeps.
+
+        Not where another process on this node has taken the trial up since this one did, or this one never did.
+        """
+        own = _own_attempts.pop(self.attempt, None)
+        with suppress(FileNotFoundError):
+            if mirror_of(self.trial_dir) is not None and own == self.attempt.read_text(encoding="utf-8"):
+                for path in (*self.checkpoints, self.best_weights):
+                    path.unlink(missing_ok=True)
 
     def remove_checkpoints(self) -> None:
         """For a trial that nothing resumes; what a killed process left half written goes too."""
@@ -98,7 +108,7 @@ class Attempt:
 
     def __init__(self, files: TrialFiles) -> None:
         self._path = files.attempt
-        self._own = uuid.uuid4().hex
+        self._own = _own_attempts[self._path] = uuid.uuid4().hex
         # Not for after a power cut, which no process survives that might write.
         write_beside(self._path, lambda temporary: temporary.write_text(self._own, encoding="utf-8"), sync=False)
 

@@ -42,14 +42,20 @@ class CrowdedError(DisturbedError):
 
     Args:
         beside: how many other trials there were.
+        own: what was said of a trial that failed by itself; empty where some failed together.
     """
 
-    def __init__(self, beside: int) -> None:
-        super().__init__(beside)
+    def __init__(self, beside: int, own: str = "") -> None:
+        super().__init__(beside, own)
+        self.own = own
         self.slots = max(1, (beside + 1) // 2)
 
     def __str__(self) -> str:
-        return f"memory ran out beside {self.args[0]} other trial(s) on the device; {self.slots} share it from now on"
+        beside, own = self.args
+        told = f": {own}" if own else ""
+        return (
+            f"memory ran out beside {beside} other trial(s) on the device, {self.slots} may share it from now on{told}"
+        )
 
 
 class OutOfMemoryError(VistuneError):

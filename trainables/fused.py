@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from trainables.config import TrialConfig
-from trainables.errors import CrowdedError, DisturbedError, OutOfMemoryError, first_line
+from trainables.errors import CrowdedError, DisturbedError, OutOfMemoryError, VistuneError, first_line
 from trainables.fusable import Fusion, fusion_key, fusion_of, give_up_fusing
 from trainables.fused_trials import FusedTrials, SlotError
 from trainables.memory import is_out_of_memory
@@ -114,10 +114,10 @@ class _Slots:
         ended = [slot for slot in self._slots if slot.outcome is not None]
         short = [slot for slot in ended if slot.lacks_memory]
         if short and len(self._slots) > 1:
-            crowded = CrowdedError(len(self._slots) - 1)
-            self._num_slots = crowded.slots
+            beside, together = len(self._slots) - 1, len(short) > 1
             for slot in short:
-                slot.fail(crowded)
+                slot.fail(CrowdedError(beside, "" if together else slot.told))
+            self._num_slots = CrowdedError(beside).slots
         for slot in ended:
             self._slots.remove(slot)
             slot.close()
@@ -156,7 +156,7 @@ class _Slots:
             group[error.slot].fail(error.__cause__)
             return
         except Exception as error:  # of no single trial: their memory, the device, or how they are fused
-            if not _is_of_device(error):
+            if not _is_known(error):
                 _log.exception("%s cannot be trained fused: each trial goes on alone", trials[0].config.arch)
                 give_up_fusing(trials[0], reason=first_line(error))
                 error = DisturbedError("it could not be trained fused, and goes on alone")
@@ -172,9 +172,9 @@ def _members(group: list[_Slot]) -> tuple[int, ...]:
     return tuple(id(slot.trial) for slot in group)
 
 
-def _is_of_device(error: Exception) -> bool:
-    """Whether memory or the device is to blame."""
-    return isinstance(error, OutOfMemoryError | torch.AcceleratorError) or is_out_of_memory(error)
+def _is_known(error: Exception) -> bool:
+    """Whether memory, the device or the images are to blame, and not how trials are fused."""
+    return isinstance(error, VistuneError | OSError | torch.AcceleratorError) or is_out_of_memory(error)
 
 
 class _Slot:
@@ -228,6 +228,11 @@ class _Slot:
         """Whether the trial has ended since memory ran out."""
         error = None if self.outcome is None else self.outcome.error
         return error is not None and (isinstance(error, OutOfMemoryError) or is_out_of_memory(error))
+
+    @property
+    def told(self) -> str:
+        """What its error says."""
+        return "" if self.outcome is None or self.outcome.error is None else first_line(self.outcome.error)
 
     def fail(self, error: Exception) -> None:
         """Ends the trial."""

@@ -44,7 +44,7 @@ def take_hold(folder: Path) -> None:
 
 
 def _is_let_go(path: Path) -> bool:
-    return not _let_go.isdisjoint(path.parents)
+    return not _let_go.isdisjoint((path, *path.parents))
 
 
 def publish(path: Path) -> None:
@@ -155,7 +155,7 @@ def remove(path: Path) -> None:
 def remove_objects(folder: Path) -> None:
     """Removes what the store has of a folder; the files stay."""
     mirror = mirror_of(folder)
-    if mirror is not None:
+    if mirror is not None and not _is_let_go(folder):
         with _told(mirror):
             for name, _ in _objects(mirror):
                 mirror.store.delete_file(_child(mirror, name).key)

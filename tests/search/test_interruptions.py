@@ -89,7 +89,7 @@ def test_what_is_told_of_a_loss_has_no_secrets() -> None:
 
 
 def test_trials_that_crowd_each_other_out_go_on_until_one_is_alone() -> None:
-    found = interruption_of_files(CrowdedError(15))
+    found = interruption_of_files(CrowdedError(15, "CUDA out of memory"))
     assert found is not None and found.may_go_on
     restarts = Restarts()
     for _ in range(6):

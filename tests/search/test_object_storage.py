@@ -123,6 +123,7 @@ def test_a_driver_that_lost_its_run_sends_nothing_more(tmp_path: Path, monkeypat
         paths.log.write_text("not for the store")
         write_text(paths.summary, "nor this")
         remove(paths.root / "driver.json")
+        mirrored_run.remove_run(paths)
     assert is_driven(paths), "the other's hold stays"
     assert size_of(paths.log) is None
     assert size_of(paths.summary) is None

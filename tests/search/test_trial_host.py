@@ -14,7 +14,8 @@ import torch
 from optuna.trial import TrialState
 
 from search.launch import TrialTask
-from search.trial_host import TrialHost, _Desk
+from search.resources_config import ResourcesConfig
+from search.trial_host import HostPool, TrialHost, _Desk, _Seats
 from tests.search.cli import finish, run, start, summary_of, trials_of, write_space
 from tests.search.test_losses import processes, wait_for_epochs
 from trainables.config import DataConfig, TrialConfig
@@ -74,6 +75,37 @@ def test_a_trial_that_has_ended_is_no_longer_with_its_host() -> None:
     host.judge("first", go_on=False)
     assert host._desks == {}
     assert [desk.verdicts.get_nowait() for _ in range(2)] == [True, False]
+
+
+def test_a_host_takes_fewer_trials_where_memory_runs_out_but_for_one_that_never_fits() -> None:
+    pool = HostPool(ResourcesConfig(trials_per_device=16, fused=True))
+    host = _Seats(host=None, most=16, begun=None, kinds={3: "a", 4: "a"})
+    pool._hosts.append(host)
+    assert pool.crowded(3, 8, alone=False)
+    assert pool.crowded(4, 8, alone=False)
+    assert host.most == 8, "of all that ran out of memory in one step"
+    assert pool.crowded(3, 4, alone=True)
+    assert host.most == 4
+    assert not pool.crowded(3, 2, alone=True)
+    pool.too_large(3)
+    assert host.most == 16
+
+
+def test_a_trial_waits_until_its_host_runs() -> None:
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        resources = ResourcesConfig(trials_per_device=2, fused=True)
+        pool, other = HostPool(resources), HostPool(resources)
+        assert pool.acquire(0, "a") is not None
+        ray.get(pool._hosts[0].begun)
+        assert 0 <= (pool.seated_s(0) or 0.0) < 60
+        assert other.acquire(1, "a") is not None  # by count there is a CPU, which the other has
+        assert other.seated_s(1) is None
+        assert other.acquire(2, "a") is not None and other.acquire(3, "a") is None
+        assert other.seated_s(3) is None, "it has just asked"
+        assert (other.seated_s(4) or 0.0) > 60, "it never asked"
+    finally:
+        ray.shutdown()
 
 
 def test_what_ends_a_process_is_told_before_it_ends(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from search.trial_place import (
     require_recorded_images,
 )
 from tests.images import write_classes
-from trainables.checkpoint import TrialFiles
+from trainables.checkpoint import Attempt, TrialFiles
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import load_data
 from trainables.errors import DataError
@@ -84,15 +84,22 @@ def test_copies_of_what_a_store_keeps_leave_a_node_with_their_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISTUNE_MIRRORS", str(tmp_path))
+    monkeypatch.setattr("trainables.atomic_files.publish", lambda _: None)  # there is no store
     paths = RunPaths(local_path("s3://bucket/runs/first"))
     files, curve = TrialFiles(paths.trial(0)), paths.trial(0) / "events.out.tfevents.1.host.2.0"
     copies = [*files.checkpoints, files.best_weights]
     files.trial_dir.mkdir(parents=True)
     for path in (*copies, curve):
         path.touch()
+    Attempt(files)
     with held(paths):  # by a driver on this machine, which reads them
         leave_place(files.trial_dir)
         assert all(path.exists() for path in copies)
+    Attempt(files)
+    files.attempt.write_text("that of another process on this node")
+    leave_place(files.trial_dir)
+    assert all(path.exists() for path in copies)
+    Attempt(files)
     leave_place(files.trial_dir)
     assert not any(path.exists() for path in copies)
     assert curve.exists()
