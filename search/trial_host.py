@@ -35,8 +35,8 @@ from trainables.runtime import LocalRuntime, MetricValue, StopTrial
 
 _log = logging.getLogger(__name__)
 
-# How often a trial that has no slot yet asks again.
-_ASK_EVERY_S = 0.05
+# How often a trial that has no slot yet asks again: at first, and at last.
+_ASK_EVERY_S, _ASK_AT_LEAST_EVERY_S = 0.05, 1.0
 # One that has not asked for so long does not wait for a slot.
 _ASKS_WITHIN_S = 30.0
 
@@ -287,8 +287,10 @@ def train_on_host(task: TrialTask, pool: Any, *, report: Callable[[Metrics], Non
         RayActorError: if the host is lost; the trial can go on from its checkpoint on another.
         Exception: the trial's own error.
     """
+    pause_s = _ASK_EVERY_S
     while (place := ray.get(pool.acquire.remote(task.number, task.kind))) is None:
-        time.sleep(_ASK_EVERY_S)
+        time.sleep(pause_s)
+        pause_s = min(_ASK_AT_LEAST_EVERY_S, 1.5 * pause_s)
     host, attempt = place
     try:
         ray.get(host.submit.remote(task, attempt))

@@ -64,7 +64,7 @@ def train_fused(next_trial: NextTrial, *, num_slots: int, on_end: Callable[[Outc
 
     Slots are filled whenever one is free, between epochs. Each trial reports, is saved, resumed and stopped as by
     `train`: its runtime's `report` or `settle` ends it by raising `StopTrial`, and an error of its own ends no other.
-    Where memory runs out, trials that were not alone fail with a `CrowdedError`, and fewer train at once from then on.
+    Where memory runs out, trials that were not alone fail with a `CrowdedError`; they may fit where fewer are given.
     Trials that agree in what `fusion_key` names train an epoch together, wherever each of them stands; one that has no
     partner, or cannot be fused, trains its epoch as `train` does. All runtimes must be of this process and one device.
 
@@ -117,7 +117,6 @@ class _Slots:
             beside, together = len(self._slots) - 1, len(short) > 1
             for slot in short:
                 slot.fail(CrowdedError(beside, "" if together else slot.told))
-            self._num_slots = CrowdedError(beside).slots
         for slot in ended:
             self._slots.remove(slot)
             slot.close()

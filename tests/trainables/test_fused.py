@@ -10,10 +10,9 @@ from __future__ import annotations
 import pickle
 import resource
 import weakref
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -259,24 +258,14 @@ def test_trials_for_which_there_is_no_memory_beside_others_may_come_again(monkey
     train_epoch = FusedTrials.train_epoch
     monkeypatch.setattr(FusedTrials, "train_epoch", refuse)
     configs = [config(seed=seed, max_epochs=1) for seed in range(4)]
-    waiting = deque((each, LocalRuntime(num_threads=1)) for each in configs)
-    done: dict[int, LocalRuntime] = {}
-
-    def next_trial() -> Candidate | None:
-        return Candidate(*waiting.popleft()) if waiting else None
-
-    def on_end(outcome: Outcome) -> None:
-        if outcome.error is None:
-            done[outcome.candidate.config.seed] = cast(LocalRuntime, outcome.candidate.runtime)
-            return
+    for outcome in fuse(configs, [LocalRuntime(num_threads=1) for _ in configs]):
         assert isinstance(outcome.error, CrowdedError)
         assert pickle.loads(pickle.dumps(outcome.error)).slots == 2
         assert "memory ran out beside 3 other trial(s)" in str(outcome.error)
-        waiting.append((outcome.candidate.config, LocalRuntime(num_threads=1)))
-
-    train_fused(next_trial, num_slots=4, on_end=on_end)
+    again = [LocalRuntime(num_threads=1) for _ in configs]
+    assert [outcome.error for outcome in fuse(configs, again, num_slots=2)] == [None] * 4
     assert in_memory == [4, 2, 2]
-    assert_as_alone(configs, [done[seed] for seed in range(4)])
+    assert_as_alone(configs, again)
 
 
 def test_trials_that_cannot_be_fused_after_all_go_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
