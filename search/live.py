@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from search.config import SearchConfig
-from search.ledger import Ledger
+from search.ledger import Ledger, Status
 from search.progress import Best, Progress, describe_params, line, panel
 from search.restarts import Restarts
 
@@ -109,15 +109,17 @@ class LiveView:
             if best is None
             else Best(best.score or 0.0, best.number, best.best_epoch or 0, describe_params(best.params)),
             elapsed_s=elapsed,
-            remaining_s=self._remaining_s(finished, elapsed),
+            remaining_s=self._remaining_s(finished, elapsed, running=totals.counts.get(Status.RUNNING, 0)),
             note=self._note,
         )
 
-    def _remaining_s(self, finished: int, elapsed: float) -> float | None:
+    def _remaining_s(self, finished: int, elapsed: float, *, running: int) -> float | None:
         estimates = []
         here = finished - self._finished_at_start
-        if self._max_trials is not None and here > 0:
-            estimates.append(elapsed / here * max(0, self._max_trials - finished))
+        left = None if self._max_trials is None else max(0, self._max_trials - finished)
+        # How long the last ones take, once none is to begin any more, the others do not tell.
+        if left is not None and here > 0 and (left == 0 or left > running):
+            estimates.append(elapsed / here * left)
         if self._config.budget.time_s is not None:
             estimates.append(max(0.0, self._config.budget.time_s - self._elapsed_before_s - elapsed))
         return min(estimates) if estimates else None

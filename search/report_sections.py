@@ -146,8 +146,7 @@ def time_section(source: ReportSource) -> Html:
         bar,
         table(["", "time", "share"], rows, numeric=(1, 2), caption="Time by purpose"),
         timeline_figure(source),
-        note="Training and validation are recorded together, so they cannot be told apart here. "
-        + ("The run was resumed, so what lies between the trials' start and end includes pauses." if resumed else ""),
+        note="The run was resumed, so what lies between the trials' start and end includes pauses." if resumed else "",
     )
 
 

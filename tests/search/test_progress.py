@@ -9,6 +9,9 @@ import pytest
 from rich.console import Console
 
 from cluster.job_view import JobView
+from search.config import SearchConfig
+from search.ledger import Ledger, Status, TrialRecord
+from search.live import LiveView
 from search.progress import EVENT, Best, Progress, from_event, line, panel
 
 NOW = Progress(
@@ -79,3 +82,23 @@ def test_in_a_terminal_the_panel_of_a_local_search_is_drawn() -> None:
     Console(file=out, width=100, color_system=None).print(panel(NOW))
     assert out.getvalue() in shown(NOW.to_event(), "best trials", terminal=True)
     assert "arch=[b]cnn[/b]" in out.getvalue()
+
+
+def test_what_is_left_is_not_told_when_only_running_trials_are() -> None:
+    """Many trials are stopped early; how long the last ones take, those do not tell."""
+    config = SearchConfig.model_validate(
+        {
+            "task": {"data": {"name": "digits"}},
+            "space": {"arch": "small_cnn"},
+            "scheduler": {"max_epochs": 4},
+            "budget": {"trials": 4},
+        }
+    )
+    ledger = Ledger(metric="val_top1")
+    view = LiveView(Console(file=io.StringIO()), config, ledger, title="x")
+    for number, status in enumerate((Status.STOPPED, Status.RUNNING, Status.RUNNING)):
+        ledger.put(TrialRecord(number=number, params={}, status=status))
+    assert view.progress().remaining_s is not None
+    ledger.put(TrialRecord(number=1, params={}, status=Status.STOPPED))
+    ledger.put(TrialRecord(number=3, params={}, status=Status.RUNNING))
+    assert view.progress().remaining_s is None
