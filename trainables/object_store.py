@@ -270,9 +270,13 @@ def _is_written_here(path: Path) -> bool:
 
 
 def _upload(mirror: Mirror, path: Path) -> None:
-    with path.open("rb") as file, mirror.store.open_output_stream(mirror.key) as stream:
-        while piece := file.read(16 * 2**20):
-            stream.write(piece)
+    with path.open("rb") as file:
+        try:
+            with mirror.store.open_output_stream(mirror.key) as stream:
+                while piece := file.read(16 * 2**20):
+                    stream.write(piece)
+        except FileNotFoundError as error:  # so GCS says that there is no such bucket
+            raise OSError(errno.EIO, first_line(error), mirror.uri) from error
 
 
 def _download(mirror: Mirror, path: Path, info: Any) -> None:

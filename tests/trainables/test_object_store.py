@@ -209,7 +209,9 @@ def test_a_large_object_arrives_whole(one: Path, other: Path) -> None:
 
 
 def test_a_bucket_that_is_missing_is_an_error_of_the_storage(one: Path) -> None:
-    path = local_path("s3://no-such-bucket/runs") / one.name
+    mirror = mirror_of(one)
+    assert mirror is not None
+    path = local_path(f"{mirror.scheme}://no-such-bucket/runs") / one.name
     with pytest.raises(OSError, match="no-such-bucket") as caught:
         write(path, "text")
     assert storage_error(caught.value) is not None
