@@ -18,6 +18,7 @@ from ray._private.state import state as ray_state
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util import placement_group_table
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster_nodes import Cluster, NodeType, check_fits, worker_resources
 from search.node_requests import want_nodes
@@ -101,6 +102,12 @@ def staying_nodes() -> list[dict[str, Any]]:
     """The living nodes, as Ray tells of them, without those that are being drained, which take nothing new."""
     leaving = leaving_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+
+
+def start_here(actor: type, *arguments: Any) -> Any:
+    """An actor without any resources on this node: Ray would place it on any, and it would be lost with that."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(actor).options(num_cpus=0, scheduling_strategy=here).remote(*arguments)
 
 
 class WaitingGroups:

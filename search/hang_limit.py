@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from search.cluster_state import WaitingGroups
 from search.resources_config import ResourcesConfig
 
 # Without a limit of the person's: so many times the longest epoch, and at least so many seconds.
@@ -32,6 +33,7 @@ class HangLimit:
 
     def __init__(self, resources: ResourcesConfig) -> None:
         self._given_s = resources.hang_timeout_s
+        self._groups_wait = WaitingGroups() if resources.has_groups else None
         self.longest_s = 0.0
 
     def report(self, heard: Heard, metrics: Mapping[str, Any], *, now: float) -> None:
@@ -51,6 +53,13 @@ class HangLimit:
         if heard.longest_s is not None:
             return max(_LEAST_S, _TIMES * heard.longest_s)
         return max(_LEAST_BEFORE_FIRST_S, _TIMES * self.longest_s)
+
+    def excuse(self, trainings: Iterable[Heard], *, now: float) -> None:
+        """While workers wait for resources, those before their first epoch do not hang: their drivers have started."""
+        new = [heard for heard in trainings if heard.longest_s is None]
+        if new and self._groups_wait is not None and self._groups_wait():
+            for heard in new:
+                heard.since = now
 
     def is_over(self, heard: Heard, *, now: float) -> bool:
         """Whether a training has been silent for too long."""

@@ -14,7 +14,7 @@ from search.redaction import redacted
 from search.resources_config import ResourcesConfig
 from search.results import RunPaths, write_text
 from trainables.config import TrialConfig
-from trainables.errors import DisturbedError, OutOfMemoryError, SupersededError, VistuneError
+from trainables.errors import DisturbedError, SupersededError, VistuneError
 
 if TYPE_CHECKING:
     from search.restarts import Interruption
@@ -203,7 +203,7 @@ def cause_of(error: BaseException) -> str:
     """A short name for the kind of failure, the same for all trials that fail for the same reason."""
     from trainables.memory import is_out_of_memory
 
-    if isinstance(error, OutOfMemoryError) or is_out_of_memory(error):
+    if is_out_of_memory(error):
         return OUT_OF_MEMORY
     return type(error).__name__
 

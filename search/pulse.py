@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.cluster_state import WaitingGroups
+from search.cluster_state import start_here
 from search.hang_limit import HangLimit, Heard
 from search.resources_config import ResourcesConfig
 
@@ -41,11 +40,8 @@ class Pulse:
     """
 
     def __init__(self, resources: ResourcesConfig) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.ear: Any = ray.remote(Ear).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._in_groups = resources.has_groups
+        self.ear: Any = start_here(Ear)
         self._limit = HangLimit(resources)
-        self._groups_wait = WaitingGroups()
         # None until it has begun: it waits for resources.
         self._heard: dict[str, Heard | None] = {}
         self._nodes: dict[str, str] = {}
@@ -73,10 +69,7 @@ class Pulse:
         self._listen()
         now = time.monotonic()
         begun = {name: heard for name, heard in self._heard.items() if heard is not None}
-        new = [heard for heard in begun.values() if heard.longest_s is None]
-        if self._in_groups and new and self._groups_wait():
-            for heard in new:  # their drivers have started, their workers perhaps have not
-                heard.since = now
+        self._limit.excuse(begun.values(), now=now)
         return {name: self._limit.words(heard) for name, heard in begun.items() if self._limit.is_over(heard, now=now)}
 
     def close(self) -> None:

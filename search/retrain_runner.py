@@ -27,8 +27,7 @@ from search.worker_group import WorkerGroup
 from trainables.checkpoint import TrialFiles, newest_epoch
 from trainables.config import TrialConfig
 from trainables.errors import VistuneError
-from trainables.mirrors import mirror_of
-from trainables.object_store import fetch_file, remove
+from trainables.object_store import remove
 
 _log = logging.getLogger(__name__)
 
@@ -233,22 +232,17 @@ def _train_here(task: TrialTask, ear: Any, name: str) -> dict[str, float]:
 
 
 def _train_on_group(task: TrialTask, resources: ResourcesConfig, scratch: str, ear: Any, name: str) -> dict[str, float]:
-    """Trains on a Ray Train worker group; its last epoch is read from the file that rank 0 leaves."""
+    """Trains on a Ray Train worker group; every epoch is reported, also those of earlier attempts."""
     ear.tell.remote(name, {})
-    import torch
+    epochs: list[dict[str, float]] = []
 
-    from trainables.checkpoint import TrialFiles, load_checkpoint
+    def report(metrics: Mapping[str, float]) -> None:
+        epochs.append(dict(metrics))
+        ear.tell.remote(name, epochs[-1])
 
     group = WorkerGroup(task.workers, resources, scratch=scratch)
     try:
-        group.train(task, report=lambda metrics: ear.tell.remote(name, dict(metrics)))
+        group.train(task, report=report)
     finally:
         group.close()
-    files = TrialFiles(Path(task.trial_dir))
-    fetch_file(files.checkpoint)
-    state = load_checkpoint(files.checkpoint, device=torch.device("cpu"))
-    assert state is not None, "train saves before it returns"
-    if mirror_of(files.trial_dir) is not None:  # its workers may have been elsewhere
-        files.checkpoint.unlink(missing_ok=True)
-    last: dict[str, float] = state["history"][-1]
-    return last
+    return epochs[-1]

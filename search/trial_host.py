@@ -21,10 +21,9 @@ from typing import Any
 import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster_nodes import worker_resources
-from search.cluster_state import read_cluster
+from search.cluster_state import read_cluster, start_here
 from search.launch import TrialTask, breaks_the_process
 from search.resources_config import ResourcesConfig
 from search.trial_place import leave_place, require_place
@@ -65,9 +64,8 @@ class _HostedRuntime(LocalRuntime):
     """One trial of a host; its decisions are waited for when all trials of a round have reported."""
 
     def __init__(self, task: TrialTask, desk: _Desk) -> None:
-        from trainables.ray_runtime import (
-            assigned_device,  # which imports Ray Train, and the driver imports this module
-        )
+        # Which imports Ray Train, and the driver imports this module.
+        from trainables.ray_runtime import assigned_device
 
         super().__init__(trial_dir=Path(task.trial_dir), device=assigned_device(), num_threads=task.num_threads)
         self.desk = desk
@@ -272,9 +270,8 @@ class EndsOnHosts(Callback):  # type: ignore[misc]
 
 
 def start_pool(resources: ResourcesConfig) -> Any:
-    """The pool of a search; its hosts end with it. On this node, since Ray places what asks for nothing on any."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(HostPool).options(num_cpus=0, scheduling_strategy=here).remote(resources)
+    """The pool of a search; its hosts end with it."""
+    return start_here(HostPool, resources)
 
 
 def train_on_host(task: TrialTask, pool: Any, *, report: Callable[[Metrics], None]) -> None:
@@ -300,7 +297,7 @@ def train_on_host(task: TrialTask, pool: Any, *, report: Callable[[Metrics], Non
                     raise heard
                 heard = OutOfMemoryError(heard.own)
             if isinstance(heard, Exception):
-                if isinstance(heard, OutOfMemoryError) or is_out_of_memory(heard):
+                if is_out_of_memory(heard):
                     ray.get(pool.too_large.remote(task.number))
                 raise heard
             report(heard)

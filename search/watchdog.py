@@ -13,7 +13,6 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.cluster_state import WaitingGroups
 from search.hang_limit import HangLimit, Heard
 from search.launch import FAILURE
 from search.resources_config import ResourcesConfig
@@ -54,10 +53,8 @@ class Watchdog(Callback):  # type: ignore[misc]
     ) -> None:
         self._on_hang = on_hang
         self._placed_s = placed_s
-        self._groups_wait = WaitingGroups()
         self._scheduler = scheduler
         self._limit = HangLimit(resources)
-        self._in_groups = resources.has_groups
         self._watched: dict[str, _Watched] = {}
         self._looked_at = 0.0
 
@@ -87,10 +84,7 @@ class Watchdog(Callback):  # type: ignore[misc]
         if now - self._looked_at < self.EVERY_S:
             return
         self._looked_at = now
-        new = [watched.heard for watched in self._watched.values() if watched.heard.longest_s is None]
-        if self._in_groups and new and self._groups_wait():
-            for heard in new:  # their drivers have started, their workers perhaps have not
-                heard.since = now
+        self._limit.excuse((watched.heard for watched in self._watched.values()), now=now)
         for watched in list(self._watched.values()):
             if self._limit.is_over(watched.heard, now=now):
                 self._end(watched, now=now)

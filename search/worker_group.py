@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster_nodes import worker_resources
 from search.interruptions import NodeTakenBackError, interruption_of
@@ -100,10 +99,11 @@ class WorkerGroup:
     """
 
     def __init__(self, workers: int, resources: ResourcesConfig, *, scratch: str) -> None:
+        from search.cluster_state import start_here
+
         self.workers = workers
-        # On the driver's node, so that it does not outlive the driver there, nor depends on a third node.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        # So that it does not outlive the driver there, either.
+        self._mailbox: Any = start_here(Mailbox)
         self._error: BaseException | None = None
         self._has_formed = False
         self._thread = threading.Thread(target=self._fit, args=(resources, scratch), daemon=True)

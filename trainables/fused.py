@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from trainables.config import TrialConfig
-from trainables.errors import CrowdedError, DisturbedError, OutOfMemoryError, VistuneError, first_line
+from trainables.errors import CrowdedError, DisturbedError, VistuneError, first_line
 from trainables.fusable import Fusion, fusion_key, fusion_of, give_up_fusing
 from trainables.fused_trials import FusedTrials, SlotError
 from trainables.memory import is_out_of_memory
@@ -112,11 +112,11 @@ class _Slots:
 
     def _release(self) -> None:
         ended = [slot for slot in self._slots if slot.outcome is not None]
-        short = [slot for slot in ended if slot.lacks_memory]
+        short = [(slot, error) for slot in ended if (error := slot.error) is not None and is_out_of_memory(error)]
         if short and len(self._slots) > 1:
             beside, together = len(self._slots) - 1, len(short) > 1
-            for slot in short:
-                slot.fail(CrowdedError(beside, "" if together else slot.told))
+            for slot, error in short:
+                slot.fail(CrowdedError(beside, "" if together else first_line(error)))
         for slot in ended:
             self._slots.remove(slot)
             slot.close()
@@ -223,15 +223,9 @@ class _Slot:
                 self._candidate.runtime.settle()
 
     @property
-    def lacks_memory(self) -> bool:
-        """Whether the trial has ended since memory ran out."""
-        error = None if self.outcome is None else self.outcome.error
-        return error is not None and (isinstance(error, OutOfMemoryError) or is_out_of_memory(error))
-
-    @property
-    def told(self) -> str:
-        """What its error says."""
-        return "" if self.outcome is None or self.outcome.error is None else first_line(self.outcome.error)
+    def error(self) -> Exception | None:
+        """Why the trial failed, if it did."""
+        return None if self.outcome is None else self.outcome.error
 
     def fail(self, error: Exception) -> None:
         """Ends the trial."""

@@ -48,8 +48,8 @@ def clip_gradients(stack: Stack, max_norms: Sequence[float | None]) -> None:
     if all(each is None for each in max_norms):
         return
     limits = _of_slots([float("inf") if each is None else each for each in max_norms], stack)
-    norms = torch.linalg.vector_norm(stack.gradients, dim=1)
-    stack.gradients.mul_((limits[:, 0] / (norms + _CLIP_EPS)).clamp(max=1.0)[:, None])
+    norms = torch.linalg.vector_norm(stack.gradients, dim=1, keepdim=True)
+    stack.gradients.mul_((limits / (norms + _CLIP_EPS)).clamp(max=1.0))
 
 
 def _of_slots(numbers: Sequence[float], stack: Stack) -> Tensor:

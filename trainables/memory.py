@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from trainables.errors import OutOfMemoryError
+
 # torch raises plain RuntimeErrors where an allocation fails outside CUDA's caching allocator.
 # cuDNN says that it finds no engine or algorithm where it gets no memory for any.
 _SIGNS = (
@@ -23,8 +25,8 @@ _ONEDNN_SIGN = "could not create a"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of a GPU or of the machine, is exhausted."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """Whether an error says that memory, of a GPU or of the machine, is exhausted; ours says so too."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemoryError):
         return True
     if not isinstance(error, RuntimeError):
         return False

@@ -14,8 +14,6 @@ from trainables.config import TrialConfig
 from trainables.layouts import opencv
 from trainables.seeds import Stream, stream_seed
 
-_OPENCV_FLOAT32 = 5  # cv2.CV_32F
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -98,7 +96,8 @@ def _weighted_sum(images: Tensor, partners: Tensor, lam: float) -> Tensor:
     order = torch.channels_last if images.stride(1) == 1 < images.shape[1] else torch.contiguous_format
     mixed = torch.empty(images.shape, dtype=torch.float32, memory_format=order)
     ours, theirs, sums = (_rows(each.contiguous(memory_format=order)) for each in (images, partners, mixed))
-    opencv().addWeighted(ours, lam, theirs, 1 - lam, 0, dst=sums, dtype=_OPENCV_FLOAT32)
+    cv2 = opencv()
+    cv2.addWeighted(ours, lam, theirs, 1 - lam, 0, dst=sums, dtype=cv2.CV_32F)
     return mixed
 
 
